@@ -1,0 +1,33 @@
+"""How a figure is printed."""
+
+from typing import Literal
+
+import msgspec
+
+
+class Figure(msgspec.Struct, omit_defaults=False):
+    """One measured number. ``peer``: what it was measured against in the same run, if anything."""
+
+    figure: str
+    value: float
+    unit: str
+    bar: float | None
+    better: Literal["higher", "lower"]
+    peer: str | None = None
+    peer_value: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the bar is reached; figures without one always do."""
+        if self.bar is None:
+            return True
+        return self.value >= self.bar if self.better == "higher" else self.value <= self.bar
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return msgspec.json.encode(self).decode()
+
+
+def rounded(value: float) -> float:
+    """Four significant digits: more would be pretence."""
+    return float(f"{value:.4g}")

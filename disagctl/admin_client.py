@@ -1,0 +1,43 @@
+"""HTTP over the service's administration socket."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from disagctl.state import ServicePaths
+from disagctl.views import StatusView
+
+if TYPE_CHECKING:
+    import httpx
+
+
+@contextmanager
+def admin(where: ServicePaths, timeout_s: float = 10.0) -> "Iterator[httpx.Client]":
+    """A client for ``http://admin/admin/v1/…``. Its calls raise httpx.TransportError when there is no head."""
+    import httpx  # noqa: PLC0415  # slow to import, and most verbs' --help needs none of it
+
+    # A Unix socket's path is limited to 108 bytes; through the folder's descriptor it is always short.
+    fd = os.open(where.root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{fd}/{where.admin_socket.name}")
+        with httpx.Client(transport=transport, base_url="http://admin", timeout=timeout_s) as client:
+            yield client
+    finally:
+        os.close(fd)
+
+
+def head_status(where: ServicePaths, timeout_s: float = 10.0) -> StatusView | None:
+    """The status, or None when no head answers."""
+    import httpx  # noqa: PLC0415
+
+    try:
+        with admin(where, timeout_s) as client:
+            answer = client.get("/admin/v1/status")
+    except (httpx.TransportError, OSError):
+        return None
+    if answer.status_code != 200:  # noqa: PLR2004
+        return None
+    return msgspec.json.decode(answer.content, type=StatusView)

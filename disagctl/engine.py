@@ -1,0 +1,309 @@
+"""Turns the hub's messages into ledger events, and the ledger's effects into messages and durable writes.
+
+This is the interpreter of :mod:`planner.run.effects` for the real world. It decides nothing.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from disagctl.roster import HANG_S, Roster, WorkerState
+from planner.domain import Role, TaskRef
+from planner.run import effects as fx
+from planner.run.ledger import Ledger
+from stages import protocol as wire
+
+log = logging.getLogger(__name__)
+
+ROLE_RETRY_S: Final = 10.0
+
+
+class Sender(Protocol):
+    """The part of the hub that the engine needs."""
+
+    def send(self, peer: str, message: wire.HeadMessage | wire.AgentOrder) -> None:
+        """Queue a message."""
+
+
+class Desk(Protocol):
+    """What the engine reports to: it makes endings durable and tells those who wait."""
+
+    def publish(self, effect: fx.Publish) -> None:
+        """Make the result durable, then tell the ledger."""
+
+    def finish(self, effect: fx.Finish) -> None:
+        """Make the ending durable."""
+
+    def progress(self, request: str) -> None:
+        """The request has moved."""
+
+    def event(self, kind: str, why: str) -> None:
+        """Something happened that a person may want to know."""
+
+    def discard_upload(self, ref: TaskRef) -> None:
+        """A fenced result may have left an upload."""
+
+
+class Engine:
+    """One service's runtime. Runs on the event loop; ``now`` is monotonic."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        roster: Roster,
+        incarnation: int,
+        sources: dict[str, wire.ModelSource],
+        prefetch: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ledger, self.roster, self.incarnation = ledger, roster, incarnation
+        self.sources, self.prefetch, self.clock = sources, prefetch, clock
+        self.peer_keys: tuple[str, ...] = ()
+        self.sender: Sender
+        self.desk: Desk
+        self.durations: dict[Role, list[float]] = {}
+
+    def restart(self, incarnation: int) -> None:
+        """Take up work as this incarnation of the head: its epochs lie above all earlier ones."""
+        self.incarnation = incarnation
+        self.ledger.begin(incarnation)
+
+    def set_peers(self, keys: tuple[str, ...]) -> None:
+        """Who may read from workers' data servers: tell all of them when it changes."""
+        if keys != self.peer_keys:
+            self.peer_keys = keys
+            for worker in self.roster.workers.values():
+                if worker.greeted:
+                    self.sender.send(worker.id, wire.Peers(keys))
+
+    # --- from the hub -----------------------------------------------------------------------------------------
+
+    def receive(self, peer: str, messages: list[wire.WorkerMessage | wire.AgentMessage]) -> None:
+        """Messages of one frame."""
+        now = self.clock()
+        for message in messages:
+            if isinstance(message, wire.AgentHello | wire.AgentBeat):
+                self._agent(peer, message, now)
+            else:
+                self._worker(peer, message, now)
+
+    def turn_over(self) -> None:
+        """Everything that was waiting has been received."""
+        self.act()
+
+    def act(self) -> None:
+        """Perform what the ledger wants done."""
+        for effect in self.ledger.effects(self.clock()):
+            self._perform(effect)
+
+    def tick(self) -> None:
+        """A few times a second."""
+        now = self.clock()
+        self.ledger.tick(now)
+        for node in [n.id for n in self.roster.nodes.values() if now - n.heard_s > self.ledger.limits.lease_s]:
+            self.desk.event("node_silent", f"{node}: no word from its agent for {self.ledger.limits.lease_s:g} s")
+            self.roster.nodes[node].heard_s = now + 60.0  # said once a minute
+        for worker in self.roster.workers.values():
+            self._retry_role(worker, now)
+        for slot in self.roster.overdue(now):
+            self._undrain(slot)
+        self.act()
+
+    # --- agents -----------------------------------------------------------------------------------------------
+
+    def _agent(self, node: str, message: wire.AgentHello | wire.AgentBeat, now: float) -> None:
+        self.sender.send(node, wire.Welcome(self.incarnation))
+        if isinstance(message, wire.AgentHello):
+            if message.node != node:
+                return
+            fresh = node not in self.roster.nodes
+            self.roster.node_hello(message, now)
+            if fresh:
+                gpus = f"{len(message.gpus)} GPU(s)" if message.gpus else "no GPU"
+                self.desk.event("node_up", f"{node}: {message.cpus} CPUs, {gpus}")
+            self.rewish()
+        state = self.roster.nodes.get(node)
+        if state is None:
+            self.sender.send(node, wire.Who())
+            return
+        state.heard_s = now
+        for vitals in message.workers:
+            if vitals.worker.startswith(f"{node}."):
+                self._vitals(node, vitals, now)
+
+    def _vitals(self, node: str, vitals: wire.WorkerVitals, now: float) -> None:
+        worker = self.roster.vitals(node, vitals)
+        if worker is None:
+            self._worker_gone(vitals.worker, f"its process ended with {vitals.exit_code}")
+        elif worker.running and worker.greeted:
+            if now - worker.heard_s <= HANG_S:
+                self.ledger.seen(worker.id, now)
+            else:
+                self.desk.event("worker_hung", f"{worker.id}: alive, but silent for {HANG_S:g} s; replacing it")
+                self._replace(worker.id, "hung")
+
+    def rewish(self) -> None:
+        """Work out the slots anew and tell every node; drain what is no longer wanted."""
+        now = self.clock()
+        planned = {p.slot for p in self.roster.plan()}
+        for slot in [s for s in self.roster.draining if s in planned]:
+            del self.roster.draining[slot]
+        for worker in self.roster.surplus():
+            self.roster.draining[worker.slot] = now
+            self.ledger.worker_draining(worker.id)
+            self.sender.send(worker.id, wire.Drain())
+            self.desk.event("drain", f"{worker.id}: {worker.role} has more workers than wanted")
+        for node in self.roster.nodes:
+            self.sender.send(node, wire.Wishes(self.roster.wishes(node)))
+
+    def _undrain(self, slot: str) -> None:
+        self.roster.draining.pop(slot, None)
+        for node in self.roster.nodes:
+            self.sender.send(node, wire.Wishes(self.roster.wishes(node)))
+
+    def _replace(self, worker: str, why: str) -> None:
+        self.ledger.worker_lost(worker, why)
+        self.roster.replace(worker)
+        known = self.roster.workers.get(worker)
+        if known is not None:
+            known.greeted = False
+            self.sender.send(known.node, wire.Wishes(self.roster.wishes(known.node)))
+
+    def _worker_gone(self, worker: str, why: str) -> None:
+        slot = worker.partition(".")[2].rpartition(".")[0]
+        if self.roster.draining.pop(slot, None) is None:
+            self.desk.event("worker_lost", f"{worker}: {why}")
+        self.ledger.worker_lost(worker, why)
+
+    # --- workers ----------------------------------------------------------------------------------------------
+
+    def _worker(self, peer: str, message: wire.WorkerMessage, now: float) -> None:
+        if isinstance(message, wire.Hello):
+            self._hello(peer, message, now)
+            return
+        worker = self.roster.workers.get(peer)
+        if worker is None or not worker.greeted:
+            if isinstance(message, wire.Beat):
+                self.sender.send(peer, wire.Who())
+            return
+        worker.heard_s = now
+        self.ledger.seen(peer, now)
+        match message:
+            case wire.Done():
+                self._done(worker, message)
+            case wire.Started(ref=ref):
+                self.ledger.started(peer, ref, now)
+                self.desk.progress(ref.request)
+            case wire.Step(ref=ref, done=done, total=total):
+                self.ledger.stepped(peer, ref, done, total, now)
+                self.desk.progress(ref.request)
+            case wire.Beat():
+                self._beat(worker)
+            case wire.Failed(ref=ref):
+                self._failed(worker, message)
+            case wire.InputLost(ref=ref, key=key, message=text):
+                self.desk.event("input_lost", f"{ref.request}: {peer} could not get the input of {ref.stage}")
+                self.ledger.input_lost(peer, ref, key, text)
+            case wire.Returned(ref=ref):
+                self.ledger.returned(peer, ref)
+            case wire.RoleReady():
+                self._ready(worker, message, now)
+            case wire.RoleFailed():
+                self._role_failed(worker, message, now)
+            case wire.Drained():
+                self._drained(worker)
+
+    def _hello(self, peer: str, hello: wire.Hello, now: float) -> None:
+        if hello.worker != peer or hello.version != wire.PROTOCOL_VERSION:
+            self.desk.event("refused", f"{peer}: speaks protocol {hello.version}, this head {wire.PROTOCOL_VERSION}")
+            return
+        worker = self.roster.worker(peer, hello.node)
+        worker.heard_s, worker.greeted, worker.phase, worker.pid = now, True, hello.phase, hello.pid
+        self.sender.send(peer, wire.Welcome(self.incarnation))
+        self.sender.send(peer, wire.Peers(self.peer_keys))
+        if worker.slot in self.roster.draining:
+            self.sender.send(peer, wire.Drain())
+        else:
+            self._give_role(worker)
+        if hello.role == worker.role and hello.phase in ("ready", "draining"):
+            worker.load_s = hello.load_s
+            self.ledger.worker_ready(peer, worker.role, self.prefetch, now)
+            if hello.phase == "draining":
+                self.ledger.worker_draining(peer)
+        elif peer in self.ledger.workers:
+            self.ledger.worker_lost(peer, "it lost its role")
+        tasks = [(t.ref, t.started) for t in hello.tasks]
+        outputs = [(h.ref, h.offer or h.artifact) for h in hello.held]
+        self.ledger.resync(peer, tasks, outputs, now)
+
+    def _give_role(self, worker: WorkerState) -> None:
+        source = self.sources.get(worker.role.model)
+        if source is not None and not worker.fatal:
+            self.sender.send(worker.id, wire.SetRole(worker.role, source))
+
+    def _retry_role(self, worker: WorkerState, now: float) -> None:
+        if worker.retry_role_s is not None and now >= worker.retry_role_s:
+            worker.retry_role_s = None
+            self._give_role(worker)
+
+    def _ready(self, worker: WorkerState, message: wire.RoleReady, now: float) -> None:
+        if message.role != worker.role:
+            self._give_role(worker)
+            return
+        worker.phase, worker.load_s, worker.why = "ready", message.load_s, ""
+        self.ledger.worker_ready(worker.id, worker.role, self.prefetch, now)
+        self.desk.event("worker_ready", f"{worker.id}: loaded {worker.role} in {message.load_s:.1f} s")
+
+    def _role_failed(self, worker: WorkerState, message: wire.RoleFailed, now: float) -> None:
+        worker.phase, worker.why, worker.fatal = "starting", message.message, message.fatal
+        worker.retry_role_s = None if message.fatal else now + ROLE_RETRY_S
+        self.desk.event("load_failed", f"{worker.id}: {message.message}")
+
+    def _beat(self, worker: WorkerState) -> None:
+        self.sender.send(worker.id, wire.Welcome(self.incarnation))
+        if worker.phase == "ready" and worker.id not in self.ledger.workers:
+            self.sender.send(worker.id, wire.Who())  # its leases ran out while it was silent: agree again
+
+    def _done(self, worker: WorkerState, message: wire.Done) -> None:
+        result = message.offer or message.artifact
+        if result is None:
+            self.ledger.failed(worker.id, message.ref, "protocol", "a result without content", retry=True)
+        elif self.ledger.done(worker.id, message.ref, result, message.seconds):
+            recent = self.durations.setdefault(worker.role, [])
+            recent.append(message.seconds)
+            if len(recent) > 512:
+                del recent[:256]
+            self.desk.progress(message.ref.request)
+        elif message.artifact is not None and not message.artifact.data:
+            self.desk.discard_upload(message.ref)
+
+    def _failed(self, worker: WorkerState, message: wire.Failed) -> None:
+        self.desk.event("attempt_failed", f"{message.ref.request}: {message.ref.stage} on {worker.id}: {message.code}")
+        self.ledger.failed(
+            worker.id, message.ref, message.code, message.message, retry=message.retry, param=message.param
+        )
+
+    def _drained(self, worker: WorkerState) -> None:
+        if worker.slot in self.roster.draining:
+            self.ledger.worker_lost(worker.id, "drained")
+            self._undrain(worker.slot)
+
+    # --- effects ----------------------------------------------------------------------------------------------
+
+    def _perform(self, effect: fx.Effect) -> None:
+        match effect:
+            case fx.Assign():
+                task = wire.Task(effect.ref, effect.model, effect.attempt, effect.payload, effect.input)
+                self.sender.send(effect.worker, wire.Assign(task))
+            case fx.Release(worker=worker, key=key):
+                self.sender.send(worker, wire.Release((key,)))
+            case fx.CancelTask(worker=worker, ref=ref):
+                self.sender.send(worker, wire.Cancel(ref))
+            case fx.Publish():
+                self.desk.publish(effect)
+            case fx.Finish():
+                self.desk.finish(effect)
+            case fx.Condemn(worker=worker, why=why):
+                self.desk.event("worker_condemned", f"{worker}: {why}; replacing it")
+                self._replace(worker, why)

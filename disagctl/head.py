@@ -1,0 +1,302 @@
+"""The head of one service: ``python -m disagctl.head SERVICE_DIR``. The composition root: it knows every part, and only it.
+
+Order of a start: record and keys, store, a new incarnation, sockets, what earlier heads had accepted, nodes, HTTP. A head
+that starts again binds the same ports, so that agents and workers which outlived the last one find it and report.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+from disagctl import clock, keys, state
+from disagctl.artifacts import ArtifactStore
+from disagctl.desk import FrontDesk
+from disagctl.engine import Engine
+from disagctl.events import EventLog
+from disagctl.gateway.admin import admin_app
+from disagctl.gateway.app import public_app
+from disagctl.gateway.server import HttpServer
+from disagctl.gateway.sockets import bind_tcp, bind_unix
+from disagctl.hub import EnrolDesk, Hub
+from disagctl.metrics import prometheus
+from disagctl.nodes import Nodes, reconcile_forever
+from disagctl.provision.local import LocalProvisioner
+from disagctl.roster import Roster
+from disagctl.service import ModelInfo
+from disagctl.settings import use_fast_loop
+from disagctl.spec import Spec, load_spec
+from disagctl.status import status_view
+from disagctl.store import Store, add_token, next_incarnation, set_meta
+from disagctl.views import EventView, StatusView
+from planner.domain import Role
+from planner.run.ledger import Ledger
+from stages.logfile import LogFile
+from disagctl.models import card_of
+from stages.protocol import LEASE_S, Bootstrap, Enrolled
+from stages.transport.data_server import DataServer
+from stages.transport.segments import remove_service
+
+log = logging.getLogger("disagctl.head")
+
+TICK_S: Final = 0.25
+NODES_S: Final = 0.5
+JANITOR_S: Final = 60.0
+LOOPBACK: Final = "127.0.0.1"
+
+
+class Head(FrontDesk):
+    """Everything of one service. ``run`` until it is told to stop."""
+
+    def __init__(self, where: state.ServicePaths) -> None:
+        self.where = where
+        self.record = state.read_record(where)
+        self.spec: Spec = load_spec(where.spec)
+        self.started_at = clock.wall_s()
+        self.transport = self.spec.transport.mode
+        self.pair = keys.head_keys(where.keys)
+        store = Store(where.store)
+        self.data = DataServer(
+            public_key=self.pair.public, secret_key=self.pair.secret, host=LOOPBACK, port=self.record.data_port
+        )
+        models = model_infos(self.spec, self.record.created_at)
+        self.engine = Engine(
+            Ledger(0),
+            Roster(wanted_roles(self.spec, models, store)),
+            0,
+            {entry.name: self.spec.source(entry) for entry in self.spec.models},
+            self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
+        )
+        self.events_log = EventLog(store)
+        artifacts = ArtifactStore(where.artifacts, where.inputs)
+        super().__init__(
+            self.record.name, models, store, artifacts, self.engine, self.events_log,
+            self.spec.api.max_queued, (self.data.endpoint, self.pair.public),
+        )  # fmt: skip
+        self.hub = Hub(LOOPBACK, self.record.hub_port, self.pair, self.engine)
+        self.engine.sender, self.engine.desk = self.hub, self
+        self.was_ready = False
+        limits = self.spec.budget
+        self.budget = {k: v for k in ("max_usd_per_hour", "max_usd_total") if (v := getattr(limits, k)) is not None} or None
+        self._artifact_store = artifacts
+        self._stopped = asyncio.Event()
+        self._discard = False
+        self._tokens = {row[0] for row in store.read("SELECT hash FROM tokens")}
+        self._log = LogFile(where.logs / "head.log")
+        self.nodes = self._make_nodes(store)
+        self.enrol = EnrolDesk(LOOPBACK, self.record.enrol_port, self.pair, self.nodes.admit)
+        self._servers = (
+            HttpServer(public_app(self), bind_tcp(self.record.http_host, self.record.http_port)),
+            HttpServer(admin_app(self), bind_unix(where.admin_socket)),
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients find the API."""
+        return f"http://{self.record.http_host}:{self.record.http_port}"
+
+    # --- what the gateway asks beyond the desk ----------------------------------------------------------------
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether every stage has a ready worker and there is room in the queue."""
+        if self.stopping:
+            return False, "stopping"
+        ready = {w.role for w in self._ledger.workers.values() if not w.draining}
+        missing = [str(role) for role in self.engine.roster.wanted if role not in ready]
+        if missing:
+            return False, f"no ready worker for {', '.join(missing)}"
+        if len(self._ledger.requests) >= self._max_queued:
+            return False, "the queue is full"
+        return True, "ok"
+
+    def status(self) -> StatusView:
+        """Everything there is to show."""
+        view = status_view(self)
+        self.was_ready |= view.state == "ready"
+        return view
+
+    def events(self, after_seq: int) -> list[EventView]:
+        """Events newer than ``after_seq``."""
+        return self.events_log.after(after_seq)
+
+    def metrics(self) -> bytes:
+        """Prometheus text."""
+        return prometheus(self.status())
+
+    async def scale(self, counts: dict[str, int], *, auto: bool) -> None:
+        """Pin these stages' worker counts, or hand all back to the spec."""
+        roster = self.engine.roster
+        spec_counts = wanted_roles(self.spec, self.models(), None)
+        wanted = dict(spec_counts) if auto else dict(roster.wanted)
+        for name, count in counts.items():
+            roles = [r for r in wanted if name in (r.stage, str(r))]
+            if not roles:
+                known = ", ".join(dict.fromkeys(r.stage for r in wanted))
+                msg = f"no stage {name!r}; there are {known}"
+                raise ValueError(msg)
+            if not 0 < count <= 64:
+                msg = f"{name}={count}: a stage has 1 to 64 workers"
+                raise ValueError(msg)
+            wanted.update(dict.fromkeys(roles, count))
+        await self._store.write(set_meta("wanted", "" if auto else encode_wanted(wanted)))
+        roster.wanted = wanted
+        self.event("scale", ", ".join(f"{r}={n}" for r, n in wanted.items()) + (" (auto)" if auto else " (pinned)"))
+        self.engine.rewish()
+        self.engine.act()
+
+    async def new_token(self) -> str:
+        """Mint a bearer token; only its hash is kept."""
+        token = keys.new_token()
+        await self._store.write(add_token(keys.hashed(token), clock.wall_s()))
+        self._tokens.add(keys.hashed(token))
+        return token
+
+    def token_ok(self, token: str | None) -> bool:
+        """Anonymous use is for loopback on ``infra: local`` alone."""
+        if self.record.infra == ["local"] and self.record.http_host in (LOOPBACK, "localhost", "::1"):
+            return True
+        return token is not None and keys.hashed(token) in self._tokens
+
+    async def stop(self, *, discard: bool) -> None:
+        """Begin teardown."""
+        self.stopping = True
+        self._discard = discard
+        self.record.stopping = True
+        state.write_record(self.where, self.record)
+        self._stopped.set()
+
+    # --- running ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        incarnation = int(await self._store.write(next_incarnation))
+        self.engine.restart(incarnation)
+        requests = self.restore(self.book.load("state='open' ORDER BY created_at, job, idx", ()))
+        self._count_history()
+        self._ledger.recover(requests, self.engine.clock(), LEASE_S if self.nodes.open else 0.0)
+        self.data.start(self._artifact_store.read, self._artifact_store)
+        self.hub.start()
+        self.enrol.start()
+        self._record_start()
+        self.event("head_started", f"incarnation {incarnation}, {len(requests)} unfinished requests taken up")
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(sig, self._stopped.set)
+        for server in self._servers:
+            await server.start()
+        async with asyncio.TaskGroup() as group:
+            loops = [
+                group.create_task(self._ticks()),
+                group.create_task(reconcile_forever(self.nodes, NODES_S)),
+                group.create_task(self._janitor()),
+            ]
+            await self._stopped.wait()
+            if self.stopping:
+                await self._tear_down()
+            for task in loops:
+                task.cancel()
+        await self.close()
+
+    async def close(self) -> None:
+        """Sockets, threads, files."""
+        for server in self._servers:
+            await server.stop()
+        self.enrol.close()
+        self.hub.close()
+        self.data.stop()
+        await asyncio.to_thread(self._store.close)
+
+    async def _tear_down(self) -> None:
+        self.event("stopping", "every node is told to end")
+        for survivor in await self.nodes.end():
+            self.event("teardown_incomplete", survivor)
+        await asyncio.to_thread(remove_service, Path(self.record.shm_dir))
+
+    async def _ticks(self) -> None:
+        while True:
+            self.engine.tick()
+            if not self.was_ready:
+                self.status()
+            await asyncio.sleep(TICK_S)
+
+    async def _janitor(self) -> None:
+        while True:
+            self._log.trim()
+            await self.expire(self.spec.artifacts.ttl_s)
+            await asyncio.sleep(JANITOR_S)
+
+    def _count_history(self) -> None:
+        for ended, count in self._store.read("SELECT state, COUNT(*) FROM items GROUP BY state"):
+            self.counts["accepted"] += count
+            if ended != "open":
+                self.counts[ended] += count
+
+    def _record_start(self) -> None:
+        self.record.head_pid = os.getpid()
+        self.record.head_started = psutil.Process().create_time()
+        self.record.head_started_at = self.started_at
+        state.write_record(self.where, self.record)
+
+    def _make_nodes(self, store: Store) -> Nodes:
+        template = Bootstrap(
+            node="",
+            enrol_endpoint=f"tcp://{LOOPBACK}:{self.record.enrol_port}",
+            head_key=self.pair.public,
+            token="",
+            work_dir=str(self.where.logs),
+            shm_dir=self.record.shm_dir,
+            dead_man_s=self.spec.lifetime.dead_man_s,
+            transport=self.transport,
+            pipeline=self.spec.pipeline.mode,
+            prefetch=self.spec.pipeline.prefetch,
+        )
+        endpoints = Enrolled("", f"tcp://{LOOPBACK}:{self.record.hub_port}", self.data.endpoint)
+        return Nodes(
+            store, self.engine, self.events_log, LocalProvisioner(self.where), template, self.hub, self.data, endpoints
+        )
+
+
+def model_infos(spec: Spec, created_at: float) -> list[ModelInfo]:
+    """The spec's models with what is known of them without weights."""
+    return [ModelInfo(m.name, m.id, card_of(spec.source(m)), created_at) for m in spec.models]
+
+
+def wanted_roles(spec: Spec, models: list[ModelInfo], store: Store | None) -> dict[Role, int]:
+    """Worker counts: what ``scale`` pinned, else the spec's minimum."""
+    wanted = {Role(m.name, stage): spec.replicas(m.name, stage)[0] for m in models for stage in m.card.stages}
+    pinned = store.read("SELECT value FROM meta WHERE key='wanted'") if store is not None else []
+    if pinned and pinned[0][0]:
+        wanted.update({r: n for r, n in decode_wanted(pinned[0][0]).items() if r in wanted})
+    return wanted
+
+
+def encode_wanted(wanted: dict[Role, int]) -> str:
+    """Worker counts as text."""
+    return msgspec.json.encode([(r.model, r.stage, n) for r, n in wanted.items()]).decode()
+
+
+def decode_wanted(text: str) -> dict[Role, int]:
+    """The inverse of :func:`encode_wanted`."""
+    return {Role(m, s): n for m, s, n in msgspec.json.decode(text, type=list[tuple[str, str, int]])}
+
+
+def main() -> None:
+    """Entry point of the process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    where = state.ServicePaths(Path(sys.argv[1]))
+    os.umask(0o077)
+    use_fast_loop()
+
+    async def serve() -> None:
+        await Head(where).run()
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

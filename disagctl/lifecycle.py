@@ -1,0 +1,264 @@
+"""Bringing services up and down, from the CLI's process. The head may be alive, dead, or not made yet."""
+
+import fcntl
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from disagctl import clock, precheck, teardown
+from disagctl.admin_client import admin, head_status
+from disagctl.errors import UnhealthyError, UsageError, WaitTimeout
+from disagctl.provision.local import alive, default_shm_dir
+from disagctl.settings import child_environment
+from disagctl.spec import Spec, dump_spec, load_spec
+from disagctl.state import ServicePaths, ServiceRecord, paths, read_record, write_private, write_record
+from disagctl.store_offline import last_events, open_nodes, outcomes, unfetched
+from disagctl.views import EventView, HeadView, NodeView, RequestCounts, StatusView
+
+POLL_S: Final = 0.2
+HEAD_START_S: Final = 30.0
+HEAD_STOP_S: Final = 60.0
+EXTENSIONS: Final = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "video/mp4": "mp4"}
+
+OnStatus = Callable[[StatusView], None]
+
+
+def head_alive(name: str) -> bool:
+    """Whether the head's process runs."""
+    record = read_record(paths(name))
+    return alive(record.head_pid, record.head_started)
+
+
+def diff(spec: Spec) -> list[str]:
+    """What ``up`` would change, a line each; empty when nothing."""
+    where = paths(spec.name)
+    if not where.record.exists():
+        models = precheck.cards(spec)
+        return [
+            f"+ {m}.{stage}: {spec.replicas(m, stage)[0]} worker(s) on this machine, $0.00/h"
+            for m, card in models.items()
+            for stage in card.stages
+        ]
+    lines = [] if head_alive(spec.name) else ["~ head: not running, will be started again on the same port and store"]
+    old = dump_spec(load_spec(where.spec)).splitlines()
+    new = dump_spec(spec).splitlines()
+    lines += [f"- {line.strip()}" for line in old if line not in new]
+    lines += [f"+ {line.strip()}" for line in new if line not in old]
+    return lines
+
+
+def up(spec: Spec, *, wait_s: float | None, on_progress: OnStatus) -> ServiceRecord:
+    """Make the service be as the spec says; returns when it is ready (``wait_s`` None: when its head runs).
+
+    A new service is checked before anything starts. On a live one a changed spec restarts the head alone: agents and
+    work in flight outlive it, and workers whose model changed drain and load the new one. A dead head is started again.
+    """
+    precheck.check_infra(spec)
+    where = paths(spec.name)
+    models = precheck.cards(spec)
+    with _locked(where):
+        if where.record.exists():
+            record = _update(where, spec)
+        else:
+            precheck.check_memory(spec, models)
+            record = create(where, spec)
+        if not alive(record.head_pid, record.head_started):
+            _start_head(where)
+        record = _await_head(where)
+    if wait_s is not None:
+        _await_ready(where, wait_s, on_progress)
+    return record
+
+
+def down(name: str, *, discard: bool, on_progress: Callable[[str], None]) -> list[Path]:
+    """End everything and remove the service. Results that nobody fetched are saved below the current folder first."""
+    where = paths(name)
+    record = read_record(where)
+    with _locked(where):
+        if alive(record.head_pid, record.head_started):
+            _stop_head(where, record, discard=discard, say=on_progress)
+        saved = [] if discard else save_results(where, Path.cwd() / f"{name}-results")
+        teardown.end_head(record, 10.0)
+        teardown.end_processes(where, on_progress)
+        teardown.remove_files(where, record)
+    return saved
+
+
+def save_results(where: ServicePaths, target: Path) -> list[Path]:
+    """Write every unfetched result to ``target`` (made when there are any)."""
+    saved: list[Path] = []
+    for item, mime, file, data in unfetched(where.store):
+        content = data
+        if content is None and file is not None and (where.artifacts / file).is_file():
+            content = (where.artifacts / file).read_bytes()
+        if content is None:
+            continue
+        target.mkdir(exist_ok=True)
+        path = target / f"{item}.{EXTENSIONS.get(mime, 'bin')}"
+        path.write_bytes(content)
+        saved.append(path)
+    return saved
+
+
+def offline_status(name: str) -> StatusView:
+    """What can be said without a head."""
+    where = paths(name)
+    record = read_record(where)
+    counts = outcomes(where.store)
+    nodes = [
+        NodeView(node, "local", "local", "up" if alive(pid, created) else "lost", 0.0)
+        for node, pid, created in open_nodes(where.store)
+    ]
+    return StatusView(
+        name=record.name,
+        state="head_down",
+        endpoint=f"http://{record.http_host}:{record.http_port}",
+        head=HeadView(None, "", "", record.head_started_at),
+        usd_per_hour=record.usd_per_hour,
+        nodes=nodes,
+        requests=RequestCounts(
+            accepted=sum(counts.values()), queued=counts.get("open", 0), succeeded=counts.get("succeeded", 0),
+            failed=counts.get("failed", 0), cancelled=counts.get("cancelled", 0),
+        ),
+        events=[EventView(at, kind, why, seq) for seq, at, kind, why in last_events(where.store, 20)],
+    )  # fmt: skip
+
+
+def create(where: ServicePaths, spec: Spec) -> ServiceRecord:
+    """Make the service's folder and record, with ports that are free now; starts nothing."""
+    precheck.check_disk(where.root.parent.parent)
+    port = precheck.choose_port(spec.api.host, spec.api.port)
+    where.make()
+    uid = secrets.token_hex(4)
+    record = ServiceRecord(
+        name=spec.name,
+        uid=uid,
+        created_at=clock.wall_s(),
+        http_host=spec.api.host,
+        http_port=port,
+        hub_port=precheck.free_port("127.0.0.1"),
+        data_port=precheck.free_port("127.0.0.1"),
+        enrol_port=precheck.free_port("127.0.0.1"),
+        shm_dir=str(default_shm_dir(uid)),
+        infra=list(spec.infra),
+    )
+    write_private(where.spec, dump_spec(spec).encode())
+    write_record(where, record)
+    return record
+
+
+# --- inside ------------------------------------------------------------------------------------------------------
+
+
+def _update(where: ServicePaths, spec: Spec) -> ServiceRecord:
+    record = read_record(where)
+    if record.stopping:
+        raise UsageError(
+            f"{where.name} is being taken down", next=f"run disagctl down {where.name} -y first, then up again", code="stopping"
+        )
+    text = dump_spec(spec)
+    if where.spec.exists() and where.spec.read_text() == text:
+        return record
+    if spec.api.port is not None and spec.api.port != record.http_port:
+        precheck.choose_port(spec.api.host, spec.api.port)
+        record.http_port = spec.api.port
+    record.http_host = spec.api.host
+    teardown.end_head(record, 10.0)  # SIGTERM leaves agents and work in flight as they are
+    write_private(where.spec, text.encode())
+    write_record(where, record)
+    return record
+
+
+def _start_head(where: ServicePaths) -> None:
+    log_fd = os.open(where.logs / "head.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        subprocess.Popen(  # noqa: S603  # our own interpreter and module
+            [sys.executable, "-m", "disagctl.head", str(where.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            start_new_session=True,
+            env=child_environment(),
+        )
+    finally:
+        os.close(log_fd)
+
+
+def _await_head(where: ServicePaths) -> ServiceRecord:
+    deadline = time.monotonic() + HEAD_START_S
+    while time.monotonic() < deadline:
+        record = read_record(where)
+        if alive(record.head_pid, record.head_started) and head_status(where, 2.0) is not None:
+            return record
+        time.sleep(POLL_S)
+    raise UnhealthyError(
+        "the head did not start", why=_last_line(where.logs / "head.log"), next=f"disagctl logs {where.name}", code="head_failed"
+    )
+
+
+def _await_ready(where: ServicePaths, wait_s: float, on_progress: OnStatus) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        status = head_status(where)
+        if status is None:
+            raise UnhealthyError("the head has ended", why=_last_line(where.logs / "head.log"), next=f"disagctl logs {where.name}")
+        on_progress(status)
+        if status.state == "ready":
+            return
+        broken = next((w for w in status.workers if w.failed), None)
+        if broken is not None:
+            raise UnhealthyError(
+                f"{broken.stage} cannot load {broken.model}", why=broken.why, code="load_failed",
+                next=f"correct the spec and run up again, or disagctl down {where.name} -y",
+            )  # fmt: skip
+        if time.monotonic() > deadline:
+            raise WaitTimeout(
+                f"{where.name} is not ready after {wait_s:g} s", why="it goes on starting", next=f"disagctl status {where.name} -w"
+            )
+        time.sleep(POLL_S)
+
+
+def _stop_head(where: ServicePaths, record: ServiceRecord, *, discard: bool, say: Callable[[str], None]) -> None:
+    import httpx  # noqa: PLC0415
+
+    say("asking the head to end every node")
+    try:
+        with admin(where) as client:
+            client.post("/admin/v1/stop", json={"discard": discard})
+    except (httpx.TransportError, OSError):
+        return  # it hangs or has just died: the caller ends the processes itself
+    deadline = time.monotonic() + HEAD_STOP_S
+    while alive(record.head_pid, record.head_started):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(POLL_S)
+
+
+@contextmanager
+def _locked(where: ServicePaths) -> Iterator[None]:
+    """One up or down at a time for a service."""
+    locks = where.root.parent.parent / "locks"
+    locks.mkdir(mode=0o700, exist_ok=True)
+    with (locks / f"{where.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            raise UsageError(f"another up or down of {where.name} is at work", next="wait for it to end", code="busy") from err
+        yield
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:300] if lines else ""
+
+
+

@@ -1,0 +1,111 @@
+"""What is said before anything starts: a port in use, a missing model folder, too little memory or disk."""
+
+import shutil
+import socket
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from disagctl.errors import InfeasibleError, UsageError
+from disagctl.models import card_of, weight_bytes
+from disagctl.spec import Spec
+from stages.hardware import gpus
+from stages.models.base import ModelCard, ModelError
+
+FIRST_PORT: Final = 8460
+PORTS_TRIED: Final = 40
+MIN_DISK_BYTES: Final = 512 << 20
+WORKER_BYTES: Final = 150 << 20  # a worker process without torch is far below, with torch and diffusers loaded above
+TORCH_BYTES: Final = 420 << 20
+
+
+def cards(spec: Spec) -> dict[str, ModelCard]:
+    """Every model's card. Raises UsageError for a folder that is not there or not a diffusers repository."""
+    found: dict[str, ModelCard] = {}
+    for entry in spec.models:
+        try:
+            found[entry.name] = card_of(spec.source(entry))
+        except ModelError as err:
+            raise UsageError(
+                f"model {entry.name!r} cannot be used", why=str(err), next="check model.id in the spec", code="model_missing"
+            ) from err
+    return found
+
+
+def check_infra(spec: Spec) -> None:
+    """Only ``local`` is provisioned by this version."""
+    others = [name for name in spec.infra if name != "local"]
+    if others:
+        raise InfeasibleError(
+            f"infra {', '.join(others)} cannot be provisioned", why="this version starts services on `infra: local` only",
+            next="set infra: local", code="infra_unsupported",
+        )  # fmt: skip
+
+
+def check_memory(spec: Spec, models: dict[str, ModelCard]) -> None:
+    """Weights of all workers must fit into what is free. CPU workers load half precision as float32: twice the bytes."""
+    on_gpu = gpus()
+    free = sum(g.memory_bytes for g in on_gpu) or int(psutil.virtual_memory().available)
+    need = 0
+    for entry in spec.models:
+        source = spec.source(entry)
+        weights = weight_bytes(source)
+        base = WORKER_BYTES if entry.id == "synthetic" else TORCH_BYTES
+        for stage in models[entry.name].stages:
+            count = spec.replicas(entry.name, stage)[0]
+            need += count * (weights.get(stage, 0) * (1 if on_gpu else 2) + (0 if on_gpu else base))
+    if need > free:
+        where = "GPU memory" if on_gpu else "memory"
+        raise InfeasibleError(
+            f"the workers need about {gib(need)} of {where}", why=f"{gib(free)} is available",
+            next="lower stages.*.replicas or use a smaller model", code="too_little_memory",
+        )  # fmt: skip
+
+
+def check_disk(folder: Path) -> None:
+    """Results and the ledger need room."""
+    free = shutil.disk_usage(folder).free
+    if free < MIN_DISK_BYTES:
+        raise InfeasibleError(
+            f"{folder} has {gib(free)} free", why=f"a service needs at least {gib(MIN_DISK_BYTES)} for results",
+            next="free some space, or set DISAGCTL_HOME to another disk", code="too_little_disk",
+        )  # fmt: skip
+
+
+def choose_port(host: str, wished: int | None) -> int:
+    """The wished port, which must be free; without a wish the first free one from 8460 on."""
+    if wished is not None:
+        if not is_free(host, wished):
+            raise UsageError(
+                f"port {wished} on {host} is in use", why="another program listens there",
+                next="set api.port to another one, or leave it out", code="port_in_use",
+            )  # fmt: skip
+        return wished
+    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
+        if is_free(host, port):
+            return port
+    raise UsageError(f"no free port from {FIRST_PORT} on", next="set api.port", code="port_in_use")
+
+
+def free_port(host: str) -> int:
+    """Any free port."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether we could listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def gib(nbytes: int) -> str:
+    """For people."""
+    return f"{nbytes / (1 << 30):.1f} GiB"

@@ -1,0 +1,1 @@
+"""Where machines come from: the Provisioner protocol and its implementations."""

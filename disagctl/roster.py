@@ -1,0 +1,130 @@
+"""What the head has observed of nodes and workers, and what it wishes of each node. State only; no sockets.
+
+The ledger knows workers that can take tasks; the roster knows every process, also one that loads, drains or hangs.
+"""
+
+from typing import Final
+
+import msgspec
+
+from planner.domain import Role
+from planner.run.fleet import NodeRoom, SlotPlan, lay_out, slot_role
+from stages.protocol import AgentHello, WorkerVitals, WorkerWish
+
+HANG_S: Final = 60.0  # a worker whose I/O thread is silent for this long is no longer vouched for, alive or not
+DRAIN_S: Final = 1800.0  # longest wait for a worker to finish before it is ended
+
+
+class WorkerState(msgspec.Struct):
+    """A worker process."""
+
+    id: str
+    node: str
+    slot: str
+    role: Role
+    phase: str = "starting"
+    pid: int = 0
+    rss_bytes: int = 0
+    load_s: float | None = None
+    heard_s: float = 0.0
+    greeted: bool = False  # it has said Hello since we last lost sight of it
+    running: bool = True  # as the agent sees it: not stopped
+    why: str = ""
+    fatal: bool = False
+    retry_role_s: float | None = None
+
+
+class NodeState(msgspec.Struct):
+    """A node whose agent has reported."""
+
+    id: str
+    host: str = ""
+    gpus: tuple[int, ...] = ()
+    heard_s: float = 0.0
+    greeted: bool = False
+
+
+def split_worker_id(worker: str) -> tuple[str, str]:
+    """(node, slot) of a worker id ``<node>.<slot>.<start>``."""
+    node, _, rest = worker.partition(".")
+    return node, rest.rpartition(".")[0]
+
+
+class Roster:
+    """Observed processes and wished slots."""
+
+    def __init__(self, wanted: dict[Role, int]) -> None:
+        self.wanted = dict(wanted)
+        self.nodes: dict[str, NodeState] = {}
+        self.workers: dict[str, WorkerState] = {}
+        self.draining: dict[str, float] = {}  # slot → since when
+        self._plans: list[SlotPlan] = []
+        self._generations: dict[str, int] = {}
+
+    # --- observations -----------------------------------------------------------------------------------------
+
+    def node_hello(self, hello: AgentHello, now: float) -> NodeState:
+        """An agent reports its node."""
+        node = self.nodes.setdefault(hello.node, NodeState(hello.node))
+        node.host, node.gpus, node.heard_s, node.greeted = hello.host, tuple(g.index for g in hello.gpus), now, True
+        return node
+
+    def vitals(self, node: str, vitals: WorkerVitals) -> WorkerState | None:
+        """An agent reports a process. None: the process has ended, and the worker is forgotten."""
+        if vitals.state == "exited":
+            self.workers.pop(vitals.worker, None)
+            return None
+        worker = self.worker(vitals.worker, node)
+        worker.pid, worker.rss_bytes, worker.running = vitals.pid, vitals.rss_bytes, vitals.state == "running"
+        return worker
+
+    def worker(self, worker_id: str, node: str) -> WorkerState:
+        """The worker's state, made when new."""
+        known = self.workers.get(worker_id)
+        if known is None:
+            slot = split_worker_id(worker_id)[1]
+            known = self.workers[worker_id] = WorkerState(worker_id, node, slot, slot_role(slot))
+        return known
+
+    def node_lost(self, node: str) -> list[str]:
+        """A node is gone: its workers' ids, forgotten."""
+        self.nodes.pop(node, None)
+        gone = [w.id for w in self.workers.values() if w.node == node]
+        for worker in gone:
+            del self.workers[worker]
+        return gone
+
+    # --- wishes -----------------------------------------------------------------------------------------------
+
+    def plan(self) -> list[SlotPlan]:
+        """Where the wanted workers go, given the nodes that have reported."""
+        rooms = [NodeRoom(n.id, n.gpus) for n in self.nodes.values() if n.greeted]
+        self._plans = lay_out(self.wanted, rooms)
+        return self._plans
+
+    def wishes(self, node: str) -> tuple[WorkerWish, ...]:
+        """The complete list for a node: what is planned, and what is still draining."""
+        planned = [p for p in self._plans if p.node == node]
+        out = [WorkerWish(p.slot, p.gpu, self._generations.get(p.slot, 0)) for p in planned]
+        names = {p.slot for p in planned}
+        draining = (w for w in self.workers.values() if w.node == node and w.slot in self.draining)
+        out += [WorkerWish(w.slot, None, self._generations.get(w.slot, 0)) for w in draining if w.slot not in names]
+        return tuple(out)
+
+    def replace(self, worker: str) -> None:
+        """Have the worker's process replaced."""
+        slot = split_worker_id(worker)[1]
+        self._generations[slot] = self._generations.get(slot, 0) + 1
+
+    def surplus(self) -> list[WorkerState]:
+        """Workers whose slot is no longer planned and that do not drain yet."""
+        planned = {p.slot for p in self._plans}
+        return [w for w in self.workers.values() if w.slot not in planned and w.slot not in self.draining]
+
+    def overdue(self, now: float) -> list[str]:
+        """Slots that drained for too long."""
+        return [slot for slot, since in self.draining.items() if now - since > DRAIN_S]
+
+    def in_role(self, role: Role) -> list[WorkerState]:
+        """Workers of a role."""
+        return [w for w in self.workers.values() if w.role == role]

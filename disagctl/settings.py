@@ -1,0 +1,34 @@
+"""The one module of ``disagctl`` that reads the environment."""
+
+import asyncio
+import os
+
+
+def home_override() -> str | None:
+    """``DISAGCTL_HOME``: where state lives instead of the platform's user state directory."""
+    return os.environ.get("DISAGCTL_HOME") or None
+
+
+def child_environment() -> dict[str, str]:
+    """Environment for the processes we start: ours, with one torch thread a process and unbuffered logs."""
+    env = dict(os.environ)
+    env.setdefault("OMP_NUM_THREADS", "1")
+    env.setdefault("MKL_NUM_THREADS", "1")
+    env["PYTHONUNBUFFERED"] = "1"
+    return env
+
+
+def secret(name: str) -> str | None:
+    """A secret the spec names (``secrets: [HF_TOKEN]``)."""
+    return os.environ.get(name) or None
+
+
+def use_fast_loop() -> None:
+    """uvloop where it is installed, unless ``DISAGCTL_LOOP=asyncio`` asks for the standard one."""
+    if os.environ.get("DISAGCTL_LOOP") == "asyncio":
+        return
+    try:
+        import uvloop  # noqa: PLC0415  # optional, and slow to import for a CLI that needs no loop
+    except ImportError:
+        return
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())

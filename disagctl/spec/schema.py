@@ -1,0 +1,216 @@
+"""The keys of service.yaml, with their types and defaults. Field names carry units where the keys do not."""
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from disagctl.spec.units import Range, Size
+from stages.protocol import ModelSource
+
+SYNTHETIC: Final = "synthetic"
+
+
+def _unit(unit: str, *types: str, examples: list[Any]) -> Meta:
+    """A quantity written with its unit; the schema says how."""
+    return Meta(extra={"unit": unit}, extra_json_schema={"x-unit": unit, "x-type": list(types), "examples": examples})
+
+
+Duration = Annotated[float, _unit("duration", "string", "number", examples=["180s", "30m", "7d"])]
+DurationOrNever = Annotated[
+    float | None, _unit("duration_or_never", "string", "number", examples=["30m", "7d", "never"])
+]
+Rate = Annotated[float, _unit("rate", "string", examples=["12/min", "2/s"])]
+Resolution = Annotated[Size, _unit("size", "string", examples=["832x480"])]
+Replicas = Annotated[Range, _unit("range", "string", "integer", examples=[2, "1..16"])]
+Gib = Annotated[float, _unit("memory", "string", "number", examples=[50, "50GiB"])]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1, le=100_000)]
+
+
+class _Section(msgspec.Struct, forbid_unknown_fields=True):
+    """Part of a spec."""
+
+
+class Shape(_Section):
+    """A kind of request, and its share of all."""
+
+    size: Resolution
+    share: Positive = 1.0
+    frames: Count = 1
+    steps: Count | None = None  # None: the model's own
+    guidance: float | None = None
+
+
+class Workload(_Section):
+    """How many requests of which kind to expect: a rate or a recorded trace."""
+
+    rate_per_min: Rate | None = field(name="rate", default=None)
+    trace: str | None = None
+    shapes: list[Shape] = field(default_factory=list)
+
+
+class Slo(_Section):
+    """What is promised."""
+
+    p95_s: Duration | None = field(name="p95", default=None)
+
+
+class Budget(_Section):
+    """What may be spent."""
+
+    max_usd_per_hour: Positive | None = None
+    max_usd_total: Positive | None = None
+
+
+class ModelEntry(_Section):
+    """A model of the service. After loading ``id`` is a hub id, an absolute folder, or ``synthetic``; ``name`` is set."""
+
+    id: str
+    name: str = ""
+    revision: str | None = None
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    adapter: str | None = None
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)  # the synthetic model's stages
+    options: dict[str, Any] = field(default_factory=dict)  # whatever another adapter understands
+    workload: Workload | None = None
+    slo: Slo | None = None
+    priority: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+
+class Resources(_Section):
+    """SkyPilot's own keys, so that they can be pasted."""
+
+    accelerators: str | list[str] | dict[str, float] | None = None
+    use_spot: bool | None = None
+    infra: str | None = None
+    cloud: str | None = None
+    region: str | None = None
+    zone: str | None = None
+    instance_type: str | None = None
+    cpus: str | None = None
+    memory: str | None = None
+    disk_size: str | None = None
+    disk_tier: str | None = None
+    network_tier: str | None = None
+    image_id: str | dict[str, str] | None = None
+    max_hourly_cost: Positive | None = None
+    ports: str | list[str] | None = None
+    labels: dict[str, str] | None = None
+    accelerator_args: dict[str, Any] | None = None
+    job_recovery: str | dict[str, Any] | None = None
+    any_of: list[dict[str, Any]] | None = None
+    ordered: list[dict[str, Any]] | None = None
+
+
+class StageWish(_Section):
+    """What one stage runs on, and how many workers it may have."""
+
+    resources: Resources = field(default_factory=Resources)
+    replicas: Replicas = Range(1, 1)
+
+
+class Placement(_Section):
+    """Where stages may be."""
+
+    cross_cloud: bool = False
+
+
+class Policy(_Section):
+    """Who is served next, and how the fleet follows the load."""
+
+    dispatch: Literal["fifo"] = "fifo"
+    scaling: Literal["hybrid", "reactive", "predict", "static"] = "hybrid"
+
+
+class Pipeline(_Section):
+    """Whether a worker overlaps receiving, computing and sending; ``prefetch``: tasks it may hold besides."""
+
+    mode: Literal["async", "sync"] = "async"
+    prefetch: Annotated[int, Meta(ge=1, le=16)] = 2
+
+
+class Transport(_Section):
+    """How tensors travel."""
+
+    mode: Literal["auto", "inline", "shm", "zmq", "mooncake", "relay"] = "auto"
+    trusted_networks: list[str] = field(default_factory=list)
+
+
+class Artifacts(_Section):
+    """Where finished files stay, and how long."""
+
+    store: str = "head"
+    ttl_s: DurationOrNever = field(name="ttl", default=7 * 86400.0)
+    max_gib: Gib = 50.0
+
+
+class Api(_Section):
+    """The inference endpoint. ``public`` wants TLS here (certificate, private_key) or in a proxy (behind_proxy)."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    public: bool = False
+    certificate: str | None = None
+    private_key: str | None = None
+    behind_proxy: bool = False
+    max_queued: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
+
+
+class Lifetime(_Section):
+    """When the service ends by itself."""
+
+    autodown_idle_s: DurationOrNever = field(name="autodown_idle", default=1800.0)
+    dead_man_s: Duration = field(name="dead_man", default=1800.0)
+    scale_to_zero_s: DurationOrNever = field(name="scale_to_zero", default=None)
+
+
+class Spec(_Section):
+    """A service, as wished for. ``models`` is always a list: the key ``model`` is sugar for one entry."""
+
+    name: str
+    models: list[ModelEntry]
+    workload: Workload | None = None
+    slo: Slo = field(default_factory=Slo)
+    budget: Budget = field(default_factory=Budget)
+    infra: list[str] = field(default_factory=lambda: ["local"])
+    stages: dict[str, StageWish] = field(default_factory=dict)  # by stage, or by model.stage
+    bundles: bool = True
+    placement: Placement = field(default_factory=Placement)
+    policy: Policy = field(default_factory=Policy)
+    pipeline: Pipeline = field(default_factory=Pipeline)
+    transport: Transport = field(default_factory=Transport)
+    artifacts: Artifacts = field(default_factory=Artifacts)
+    catalog: str | None = None
+    profiles: str | None = None
+    secrets: list[str] = field(default_factory=list)
+    api: Api = field(default_factory=Api)
+    lifetime: Lifetime = field(default_factory=Lifetime)
+
+    def wish(self, model: str, stage: str) -> StageWish:
+        """What the spec says of a role; ``model.stage`` is more particular than ``stage``."""
+        return self.stages.get(f"{model}.{stage}") or self.stages.get(stage) or StageWish()
+
+    def replicas(self, model: str, stage: str) -> tuple[int, int]:
+        """Fewest and most workers of a role."""
+        wished = self.wish(model, stage).replicas
+        return wished.min, wished.max
+
+    def workload_of(self, entry: ModelEntry) -> Workload:
+        """The model's own workload, or the service's."""
+        return entry.workload or self.workload or Workload()
+
+    def slo_of(self, entry: ModelEntry) -> Slo:
+        """The model's own objective, or the service's."""
+        return entry.slo or self.slo
+
+    def source(self, entry: ModelEntry) -> ModelSource:
+        """What a worker is told about the model."""
+        options: dict[str, Any] = entry.options
+        if entry.id == SYNTHETIC:
+            options = entry.stages
+        elif entry.stages:
+            options = {**entry.options, "stages": entry.stages}
+        return ModelSource(
+            entry.name, entry.id, entry.revision, entry.dtype, entry.adapter, msgspec.json.encode(options)
+        )

@@ -1,0 +1,180 @@
+"""Where a service lives on this machine: ``<home>/services/<name>/``, all of it readable by the owner only.
+
+    service.json    the record: ports, uid, pids of the head (ServiceRecord)
+    service.yaml    the spec as it was accepted, with absolute paths
+    ledger.db       requests, nodes, events (SQLite, WAL)
+    keys.json       the head's CURVE pair (0600)
+    admin.sock      administration (0600)
+    artifacts/      finished files       inputs/   uploaded pictures
+    logs/           head.log, <node>.log, <worker>.log
+    nodes/<node>/   an agent's bootstrap file and pid file
+
+Shared-memory segments are the one thing outside: ``shm_dir``.
+"""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from disagctl.errors import UsageError
+from disagctl.settings import home_override
+
+NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
+
+
+class ServiceRecord(msgspec.Struct):
+    """What has to survive the head: how to find it and how to come back as the same service."""
+
+    name: str
+    uid: str  # random, tags everything this service makes
+    created_at: float
+    http_host: str
+    http_port: int
+    hub_port: int
+    data_port: int
+    enrol_port: int
+    shm_dir: str
+    infra: list[str]
+    head_pid: int | None = None
+    head_started: float | None = None  # psutil's create_time: a pid alone may have been reused
+    head_started_at: float = 0.0
+    stopping: bool = False
+    usd_per_hour: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePaths:
+    """Paths of one service."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.root.name
+
+    @property
+    def record(self) -> Path:
+        """service.json."""
+        return self.root / "service.json"
+
+    @property
+    def spec(self) -> Path:
+        """The accepted spec."""
+        return self.root / "service.yaml"
+
+    @property
+    def store(self) -> Path:
+        """The SQLite file."""
+        return self.root / "ledger.db"
+
+    @property
+    def keys(self) -> Path:
+        """The head's key pair."""
+        return self.root / "keys.json"
+
+    @property
+    def admin_socket(self) -> Path:
+        """The administration socket."""
+        return self.root / "admin.sock"
+
+    @property
+    def artifacts(self) -> Path:
+        """Finished files."""
+        return self.root / "artifacts"
+
+    @property
+    def inputs(self) -> Path:
+        """Uploaded pictures."""
+        return self.root / "inputs"
+
+    @property
+    def logs(self) -> Path:
+        """Log files."""
+        return self.root / "logs"
+
+    @property
+    def nodes(self) -> Path:
+        """A folder a node."""
+        return self.root / "nodes"
+
+    def make(self) -> None:
+        """Create the folders, mode 0700."""
+        for folder in (self.root, self.artifacts, self.inputs, self.logs, self.nodes):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def home() -> Path:
+    """The state directory: ``DISAGCTL_HOME``, else the platform's user state directory. Created with mode 0700."""
+    override = home_override()
+    path = Path(override) if override else Path(platformdirs.user_state_dir("disagctl"))
+    path = path.expanduser().absolute()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def paths(name: str) -> ServicePaths:
+    """Paths of the service ``name``. Raises UsageError for a name that cannot be one."""
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a service name",
+            why="names are lower-case letters, digits and dashes, at most 40",
+            next="disagctl status lists the services",
+        )
+    return ServicePaths(home() / "services" / name)
+
+
+def services() -> list[ServicePaths]:
+    """All services of this state directory, by name."""
+    root = home() / "services"
+    return [ServicePaths(p) for p in sorted(root.iterdir()) if (p / "service.json").is_file()] if root.is_dir() else []
+
+
+def service_of(item_id: str) -> str:
+    """The service named in a request id (``img_<name>_<random>``). Raises UsageError."""
+    parts = item_id.split("_")
+    if len(parts) != 3 or parts[0] not in {"img", "video"} or not NAME.fullmatch(parts[1]):
+        raise UsageError(f"{item_id!r} is not a request id", why="ids look like img_NAME_… or video_NAME_…")
+    return parts[1]
+
+
+def read_record(where: ServicePaths) -> ServiceRecord:
+    """Read service.json. Raises UsageError when there is no such service."""
+    try:
+        return msgspec.json.decode(where.record.read_bytes(), type=ServiceRecord)
+    except FileNotFoundError:
+        known = ", ".join(p.name for p in services()) or "none"
+        raise UsageError(
+            f"no service named {where.name!r}", why=f"services here: {known}", next="disagctl up SPEC makes one", code="unknown_service"
+        ) from None
+    except msgspec.DecodeError as err:
+        raise UsageError(f"{where.record} is damaged", why=str(err), next=f"disagctl down {where.name} -y") from err
+
+
+def write_record(where: ServicePaths, record: ServiceRecord) -> None:
+    """Write service.json atomically and durably."""
+    write_private(where.record, msgspec.json.format(msgspec.json.encode(record)))
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace ``path`` with ``data``: mode 0600 from the first byte on, fsynced, renamed."""
+    fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(tmp).replace(path)
+    except BaseException:
+        Path(tmp).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,150 @@
+"""The status view, put together from ledger, roster and nodes. Pure reading."""
+
+import os
+import socket
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from disagctl import __version__, clock
+from disagctl.roster import WorkerState
+from disagctl.store_rows import NodeRow
+from disagctl.views import (
+    HeadView,
+    NodeView,
+    RequestCounts,
+    RouteView,
+    ServiceState,
+    StageView,
+    StatusView,
+    WorkerView,
+)
+from planner.domain import Role
+from planner.run.ledger import Ledger
+
+if TYPE_CHECKING:
+    from disagctl.head import Head
+
+RECENT_EVENTS: Final = 20
+PERCENTILE: Final = 0.95
+
+
+def status_view(head: "Head") -> StatusView:
+    """Everything there is to show."""
+    stages = [stage_view(head, role) for role in head.engine.roster.wanted]
+    now = head.engine.clock()
+    return StatusView(
+        name=head.name,
+        state=_state(head, stages),
+        endpoint=head.endpoint,
+        head=HeadView(os.getpid(), socket.gethostname(), __version__, head.started_at),
+        usd_per_hour=sum(n.usd_per_hour for n in head.nodes.open),
+        usd_total=0.0,
+        budget=head.budget,
+        stages=stages,
+        nodes=[_node(row, clock.wall_s()) for row in head.nodes.open],
+        workers=[worker_view(head.engine.ledger, w) for w in head.engine.roster.workers.values()],
+        routes=_routes(head),
+        requests=_counts(head, stages),
+        events=head.events_log.last(RECENT_EVENTS),
+        requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
+        p95_s=None,
+    )
+
+
+def stage_view(head: "Head", role: Role) -> StageView:
+    """One (model, stage)."""
+    engine = head.engine
+    members = engine.roster.in_role(role)
+    ready = [w for w in members if is_ready(engine.ledger, w)]
+    draining = [w for w in members if w.slot in engine.roster.draining]
+    leases = list(engine.ledger.leased(role))
+    computing = {lease.worker for lease in leases if lease.started}
+    seconds = engine.durations.get(role, [])
+    return StageView(
+        model=role.model,
+        stage=role.stage,
+        desired=engine.roster.wanted[role],
+        ready=len(ready),
+        switching=len(members) - len(ready) - len(draining),
+        draining=len(draining),
+        queued=engine.ledger.queued(role),
+        running=len(leases),
+        busy=len(computing) / len(ready) if ready else 0.0,
+        seconds_per_request=sum(seconds) / len(seconds) if seconds else None,
+        p95_s=percentile(seconds),
+    )
+
+
+def is_ready(ledger: Ledger, worker: WorkerState) -> bool:
+    """Whether it takes tasks."""
+    known = ledger.workers.get(worker.id)
+    return known is not None and not known.draining
+
+
+def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
+    """One worker process."""
+    known = ledger.workers.get(worker.id)
+    busy = known is not None and any(
+        (request := ledger.requests.get(r)) is not None and request.lease is not None and request.lease.started
+        for r in known.leases
+    )
+    state = worker.phase
+    if not worker.running:
+        state = "lost"
+    elif known is not None and known.draining:
+        state = "draining"
+    elif known is not None:
+        state = "busy" if busy else "ready"
+    elif state == "ready":
+        state = "lost"
+    return WorkerView(
+        worker.id, worker.node, worker.role.model, worker.role.stage, state, worker.pid, busy,
+        rss_bytes=worker.rss_bytes, load_s=worker.load_s, why=worker.why, failed=worker.fatal,
+    )  # fmt: skip
+
+
+def percentile(values: Iterable[float], share: float = PERCENTILE) -> float | None:
+    """Nearest-rank percentile."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+def _state(head: "Head", stages: list[StageView]) -> ServiceState:
+    if head.stopping:
+        return "stopping"
+    if all(stage.ready >= stage.desired for stage in stages):
+        return "ready"
+    return "degraded" if head.was_ready else "starting"
+
+
+def _node(row: NodeRow, now: float) -> NodeView:
+    return NodeView(row.id, row.provider, row.offer, row.state, now - row.created_at, row.usd_per_hour)
+
+
+def _routes(head: "Head") -> list[RouteView]:
+    mode = head.transport
+    hosts = {n.host for n in head.engine.roster.nodes.values()}
+    if mode != "auto":
+        transport, why = mode, "set in the spec"
+    elif len(hosts) <= 1:
+        transport, why = "shm", "same host; up to 32 KiB inline"
+    else:
+        transport, why = "zmq", "different hosts; shm between workers of one"
+    pairs = [(m.name, a, b) for m in head.models() for a, b in zip(m.card.stages, m.card.stages[1:], strict=False)]
+    return [RouteView(f"{m}.{a}", f"{m}.{b}", transport, why) for m, a, b in pairs]
+
+
+def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:
+    counts, ledger = head.counts, head.engine.ledger
+    open_now = len(ledger.requests)
+    running = min(open_now, sum(stage.running for stage in stages))
+    return RequestCounts(
+        accepted=counts["accepted"],
+        queued=open_now - running,
+        running=running,
+        succeeded=counts["succeeded"],
+        failed=counts["failed"],
+        cancelled=counts["cancelled"],
+        fenced=ledger.fenced,
+        redelivered=ledger.redelivered,
+    )

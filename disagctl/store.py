@@ -1,0 +1,247 @@
+"""The durable part of a service: one SQLite file in WAL mode, written by one thread in group commits.
+
+A write is a function on the connection; all writes waiting at the same time share one transaction and one fsync, and
+their futures resolve after it. That is what makes ``accepted means kept`` cheap. Reads go through a second connection.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from disagctl.store_rows import EventRow, ItemRow, NodeRow
+
+SCHEMA_VERSION: Final = 1
+MAX_PENDING: Final = 20_000
+MAX_GROUP: Final = 1_000
+KEEP_EVENTS: Final = 5_000
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS items (
+  id TEXT PRIMARY KEY, job TEXT NOT NULL, idx INTEGER NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL,
+  params BLOB NOT NULL, seed INTEGER NOT NULL, upload TEXT, priority INTEGER NOT NULL, deadline_s REAL,
+  created_at REAL NOT NULL, state TEXT NOT NULL, finished_at REAL, attempts INTEGER NOT NULL DEFAULT 0,
+  code TEXT, message TEXT, param TEXT, evidence BLOB,
+  mime TEXT, nbytes INTEGER NOT NULL DEFAULT 0, checksum INTEGER, data BLOB, file TEXT,
+  fetched INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS items_job ON items (job, idx);
+CREATE INDEX IF NOT EXISTS items_open ON items (state) WHERE state = 'open';
+CREATE INDEX IF NOT EXISTS items_kind ON items (kind, idx, created_at, job);
+CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, job TEXT NOT NULL, created_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS nodes (
+  id TEXT PRIMARY KEY, provider TEXT NOT NULL, offer TEXT NOT NULL, usd_per_hour REAL NOT NULL, token_hash TEXT NOT NULL,
+  public_key TEXT, state TEXT NOT NULL, created_at REAL NOT NULL, pid INTEGER, pid_created REAL, closed_at REAL
+);
+CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, why TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tokens (hash TEXT PRIMARY KEY, created_at REAL NOT NULL);
+"""
+
+Write = Callable[[sqlite3.Connection], Any]
+OPEN: Final = "open"
+
+
+class StoreFull(Exception):
+    """The disk is full, or more writes wait than the bound allows: nothing was written."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file with the settings that every connection has."""
+    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10.0)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("PRAGMA foreign_keys=ON")
+    return db
+
+
+class Store:
+    """Open in the head's process only. ``write`` is awaited on the event loop."""
+
+    def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600, exist_ok=True)
+        self._path = path
+        self._db = connect(path)
+        self._db.executescript(SCHEMA)
+        self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self._read = connect(path)
+        self._queue: queue.Queue[tuple[Write, asyncio.Future[Any], asyncio.AbstractEventLoop] | None] = queue.Queue(
+            MAX_PENDING
+        )
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+
+    async def write(self, change: Write) -> Any:
+        """Apply a change; returns its result once it is on disk. Raises StoreFull or what the change raised."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        try:
+            self._queue.put_nowait((change, future, loop))
+        except queue.Full:
+            msg = "too many writes are waiting"
+            raise StoreFull(msg) from None
+        return await future
+
+    def read(self, sql: str, args: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Query; call it from the event loop's thread only."""
+        return self._read.execute(sql, args).fetchall()
+
+    def close(self) -> None:
+        """Finish what waits, then close."""
+        self._queue.put(None)
+        self._thread.join(10.0)
+        self._read.close()
+        self._db.close()
+
+    # --- the writing thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            first = self._queue.get()
+            if first is None:
+                return
+            group = [first]
+            last = False
+            while len(group) < MAX_GROUP and not self._queue.empty():
+                item = self._queue.get_nowait()
+                if item is None:
+                    last = True
+                    break
+                group.append(item)
+            self._commit(group)
+            if last:
+                return
+
+    def _commit(self, group: list[tuple[Write, "asyncio.Future[Any]", asyncio.AbstractEventLoop]]) -> None:
+        results: list[tuple[asyncio.Future[Any], Any]] = []
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for change, future, _ in group:
+                results.append((future, self._apply(change)))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as err:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            failure = StoreFull(str(err))
+            results = [(future, failure) for _, future, _ in group]
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+        for (_, _, loop), pair in zip(group, results, strict=True):
+            by_loop.setdefault(loop, []).append(pair)
+        for loop, pairs in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_resolve, pairs)
+            except RuntimeError:
+                continue  # the loop is closed: nobody waits any more
+
+    def _apply(self, change: Write) -> Any:
+        """Run one change in a savepoint: one that refuses (a conflict) must not take its group down."""
+        self._db.execute("SAVEPOINT change")
+        try:
+            result = change(self._db)
+        except sqlite3.Error:
+            raise
+        except Exception as err:  # noqa: BLE001  # boundary: it is the caller's error and goes back to the caller
+            self._db.execute("ROLLBACK TO change")
+            result = err
+        self._db.execute("RELEASE change")
+        return result
+
+
+def _resolve(pairs: Iterable[tuple["asyncio.Future[Any]", Any]]) -> None:
+    for future, result in pairs:
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+# --- changes -----------------------------------------------------------------------------------------------------
+
+
+def set_meta(key: str, value: str) -> Write:
+    """Set one value of the meta table."""
+    return lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def next_incarnation(db: sqlite3.Connection) -> int:
+    """Count one more start of the head: fences everything the earlier ones gave out."""
+    row = db.execute("SELECT value FROM meta WHERE key='incarnation'").fetchone()
+    number = int(row[0]) + 1 if row else 1
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('incarnation', ?)", (str(number),))
+    return number
+
+
+def insert_items(items: list[ItemRow], key: tuple[str, str] | None) -> Write:
+    """Accept a job. With an idempotency ``key`` (key, fingerprint) used before: its job's id and fingerprint instead."""
+
+    def change(db: sqlite3.Connection) -> tuple[str, str] | None:
+        if key is not None:
+            row = db.execute("SELECT job, fingerprint FROM keys WHERE key=?", (key[0],)).fetchone()
+            if row is not None:
+                return str(row[0]), str(row[1])
+            db.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (*key, items[0].job, items[0].created_at))
+        db.executemany(
+            "INSERT INTO items (id, job, idx, kind, model, params, seed, upload, priority, deadline_s, created_at, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')",
+            [item.insert_values() for item in items],
+        )
+        return None
+
+    return change
+
+
+def finish_item(row: ItemRow) -> Write:
+    """Record how an item ended. Only an open one changes: the first ending stands. True if this was it."""
+
+    def change(db: sqlite3.Connection) -> bool:
+        return db.execute(
+            "UPDATE items SET state=?, finished_at=?, attempts=?, code=?, message=?, param=?, evidence=?, mime=?, nbytes=?,"
+            " checksum=?, data=?, file=? WHERE id=? AND state='open'",
+            row.finish_values(),
+        ).rowcount == 1
+
+    return change
+
+
+def mark_fetched(item: str) -> Write:
+    """Somebody has the result: ``down`` need not save it."""
+    return lambda db: db.execute("UPDATE items SET fetched=1 WHERE id=?", (item,))
+
+
+def delete_job(job: str) -> Write:
+    """Forget a job."""
+
+    def change(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM items WHERE job=?", (job,))
+        db.execute("DELETE FROM keys WHERE job=?", (job,))
+
+    return change
+
+
+def put_node(node: NodeRow) -> Write:
+    """Insert or replace a node."""
+    return lambda db: db.execute(
+        "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", node.values()
+    )
+
+
+def add_event(event: EventRow) -> Write:
+    """Append to the event log, which keeps the last few thousand."""
+
+    def change(db: sqlite3.Connection) -> int:
+        cursor = db.execute("INSERT INTO events (at, kind, why) VALUES (?, ?, ?)", (event.at, event.kind, event.why))
+        seq = int(cursor.lastrowid or 0)
+        db.execute("DELETE FROM events WHERE seq <= ?", (seq - KEEP_EVENTS,))
+        return seq
+
+    return change
+
+
+def add_token(token_hash: str, created_at: float) -> Write:
+    """Remember a token's hash."""
+    return lambda db: db.execute("INSERT OR IGNORE INTO tokens VALUES (?, ?)", (token_hash, created_at))

@@ -1,0 +1,1 @@
+"""Renderers: state in, something rich can print out; no I/O."""

@@ -1,0 +1,160 @@
+"""What the head shows: status, jobs and events, as the structs that the admin API, the CLI and the live view share.
+
+Field names are those of the documented JSON. These are snapshots: plain data, made by the head, rendered by ``disagctl.ui``.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+ServiceState = Literal["starting", "ready", "degraded", "stopping", "head_down"]
+JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class HeadView(msgspec.Struct):
+    """The head process."""
+
+    pid: int | None
+    host: str
+    version: str
+    started_at: float
+
+
+class StageView(msgspec.Struct):
+    """One (model, stage). busy: fraction of ready workers computing. seconds: moving means over the last requests."""
+
+    model: str
+    stage: str
+    desired: int = 0
+    ready: int = 0
+    switching: int = 0
+    draining: int = 0
+    queued: int = 0
+    running: int = 0
+    busy: float = 0.0
+    seconds_per_request: float | None = None
+    p95_s: float | None = None
+    slo_attainment: float | None = None
+
+
+class NodeView(msgspec.Struct):
+    """One machine."""
+
+    id: str
+    provider: str
+    offer: str
+    state: str
+    age_s: float
+    usd_per_hour: float = 0.0
+
+
+class WorkerView(msgspec.Struct):
+    """One worker process. ``why`` says what keeps it from being ready."""
+
+    id: str
+    node: str
+    model: str
+    stage: str
+    state: str
+    pid: int
+    busy: bool
+    gpu: int | None = None
+    rss_bytes: int = 0
+    load_s: float | None = None
+    why: str = ""
+    failed: bool = False  # its role cannot be loaded and no retry will help
+
+
+class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
+    """How tensors travel between two stages, and why so."""
+
+    source: str
+    target: str
+    transport: str
+    why: str
+
+
+class RequestCounts(msgspec.Struct):
+    """Since the service was created."""
+
+    accepted: int = 0
+    queued: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    fenced: int = 0  # late results of an old epoch, refused
+    redelivered: int = 0
+
+
+class EventView(msgspec.Struct):
+    """Something that happened and why. ``at``: seconds since the epoch."""
+
+    at: float
+    kind: str
+    why: str
+    seq: int = 0
+
+
+class StatusView(msgspec.Struct):
+    """The whole service."""
+
+    name: str
+    state: ServiceState
+    endpoint: str
+    head: HeadView
+    usd_per_hour: float = 0.0
+    usd_total: float = 0.0
+    budget: dict[str, float] | None = None
+    stages: list[StageView] = msgspec.field(default_factory=list)
+    nodes: list[NodeView] = msgspec.field(default_factory=list)
+    workers: list[WorkerView] = msgspec.field(default_factory=list)
+    routes: list[RouteView] = msgspec.field(default_factory=list)
+    requests: RequestCounts = msgspec.field(default_factory=RequestCounts)
+    events: list[EventView] = msgspec.field(default_factory=list)
+    requests_per_min: float | None = None  # succeeded over the last minute
+    p95_s: float | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+class JobError(msgspec.Struct):
+    """Why a job failed. code: dead_letter | cancelled | bad_request | …"""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class ItemView(msgspec.Struct):
+    """One picture or video of a job. ``id`` fetches its content."""
+
+    id: str
+    status: JobStatus
+    seed: int
+    mime: str | None = None
+    nbytes: int = 0
+    checksum: str | None = None  # xxh3-64, hexadecimal
+    attempts: int = 0
+
+
+class JobView(msgspec.Struct):
+    """One accepted request; ``n`` items share it. progress: 0–100 over all items and stages."""
+
+    id: str
+    kind: Literal["image", "video"]
+    model: str
+    status: JobStatus
+    progress: int
+    created_at: float
+    params: dict[str, Any]
+    items: list[ItemView]
+    stage: str | None = None
+    step: int = 0
+    steps: int = 0
+    started_at: float | None = None
+    completed_at: float | None = None
+    error: JobError | None = None
+    version: int = 0  # grows with every change; a poller waits for one above the version it has seen
+    schema_version: int = SCHEMA_VERSION

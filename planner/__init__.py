@@ -1,0 +1,1 @@
+"""Decides, and does nothing else: no clock, randomness, I/O or logging; `now` is an argument."""

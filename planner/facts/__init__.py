@@ -1,0 +1,1 @@
+"""What is known: offers, profiles, service times, demand."""

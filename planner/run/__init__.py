@@ -1,0 +1,1 @@
+"""What to do next: state and an observation in, effects out."""

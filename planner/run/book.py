@@ -1,0 +1,254 @@
+"""The ledger's book: unfinished requests, live workers, who waits, who has what; and the moves that keep them consistent.
+
+:class:`planner.run.ledger.Ledger` puts the events on top. Split in two because these moves change together, and the
+events change with the protocol.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from planner.domain import Role, TaskRef
+from planner.run.dispatch import Pool, Waiting, Worker
+from planner.run.effects import Assign, Attempt, CancelTask, Effect, Finish, Release
+
+EPOCHS_PER_HEAD: Final = 1 << 32
+LAST_WORDS: Final = 500  # characters kept of an error message
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of the ledger. Seconds are monotonic."""
+
+    max_attempts: int = 3
+    max_losses: int = 10  # times a task may be lost before its compute was seen to begin
+    lease_s: float = 5.0
+    stall_s: float = 1800.0  # a started task without a step for this long condemns its worker
+    steal_after_s: float = 0.5  # a task waiting behind another for this long may move to an idle worker
+    min_window: int = 4  # finished outputs that may wait in front of a stage, at least
+
+
+class Output(msgspec.Struct, frozen=True):
+    """A finished stage's output, held by a worker. ``handle`` is the transport's business."""
+
+    worker: str
+    ref: TaskRef
+    handle: Any
+
+
+class Lease(msgspec.Struct):
+    """A task out with a worker."""
+
+    ref: TaskRef
+    worker: str
+    assigned_s: float
+    touched_s: float
+    started: bool = False
+
+
+class Request(msgspec.Struct):
+    """An accepted request that is not finished."""
+
+    id: str
+    model: str
+    stages: tuple[str, ...]
+    payload: bytes
+    seq: int
+    submitted_s: float
+    input: Any = None
+    priority: int = 0
+    at: int = 0
+    lease: Lease | None = None
+    outputs: dict[int, Output] = msgspec.field(default_factory=dict)
+    evidence: list[Attempt] = msgspec.field(default_factory=list)
+    blamed: set[str] = msgspec.field(default_factory=set)
+    losses: int = 0
+    publishing: TaskRef | None = None
+    started_s: float | None = None
+    step: int = 0
+    steps: int = 0
+
+    @property
+    def role(self) -> Role:
+        """The role that the request needs next, or is with."""
+        return Role(self.model, self.stages[self.at])
+
+
+class Book:
+    """All unfinished requests and all live workers. Methods with an underscore are for :class:`Ledger` alone."""
+
+    def __init__(self, incarnation: int, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.requests: dict[str, Request] = {}
+        self.workers: dict[str, Worker] = {}
+        self.fenced = 0
+        self.redelivered = 0
+        self._epoch = incarnation * EPOCHS_PER_HEAD
+        self._seq = 0
+        self._waiting: dict[Role, Waiting] = {}
+        self._pools: dict[Role, Pool] = {}
+        self._before: dict[Role, Role] = {}
+        self._dirty: dict[Role, None] = {}
+        self._out: list[Effect] = []
+        self._on_hold: dict[str, None] = {}
+        self._hold_until_s: float | None = None
+        self._last_tick_s: float | None = None
+
+    def begin(self, incarnation: int) -> None:
+        """Give out epochs above those of all earlier incarnations."""
+        self._epoch = incarnation * EPOCHS_PER_HEAD
+
+    def queued(self, role: Role) -> int:
+        """Requests waiting for the role."""
+        return len(self._waiting.get(role, ()))
+
+    def leased(self, role: Role) -> Iterator[Lease]:
+        """Tasks out with workers of the role."""
+        for worker in self.workers.values():
+            if worker.role == role:
+                for request_id in worker.leases:
+                    lease = self.requests[request_id].lease
+                    if lease is not None:
+                        yield lease
+
+    def _adopt(self, request: Request) -> None:
+        self._seq += 1
+        request.seq = self._seq
+        self.requests[request.id] = request
+        for before, after in zip(request.stages, request.stages[1:], strict=False):
+            self._before[Role(request.model, after)] = Role(request.model, before)
+
+    def _pool(self, role: Role) -> Pool:
+        pool = self._pools.get(role)
+        if pool is None:
+            pool = self._pools[role] = Pool()
+        return pool
+
+    def _enqueue(self, request: Request) -> None:
+        role = request.role
+        waiting = self._waiting.get(role)
+        if waiting is None:
+            waiting = self._waiting[role] = Waiting()
+        waiting.push(request.id, request.priority, request.seq)
+        self._dirty[role] = None
+
+    def _blocked(self, request: Request) -> bool:
+        """Whether enough finished outputs wait in front of the stage after this one: a slow stage slows those before."""
+        if request.at + 1 >= len(request.stages):
+            return False
+        after = Role(request.model, request.stages[request.at + 1])
+        return self.queued(after) >= max(self.limits.min_window, 2 * self._pool(after).total_slots)
+
+    def _dispatch(self, role: Role, now: float) -> None:
+        waiting, pool = self._waiting.get(role), self._pool(role)
+        sent = False
+        while waiting:
+            request_id = waiting.pop()
+            request = self.requests.get(request_id) if request_id is not None else None
+            if request is None:
+                continue
+            worker = None if self._blocked(request) else pool.pick(request.blamed)
+            if worker is None:
+                waiting.push(request.id, request.priority, request.seq)
+                break
+            self._assign(request, worker, now)
+            sent = True
+        before = self._before.get(role)
+        if sent and before is not None and self.queued(before):
+            self._dirty[before] = None
+
+    def _assign(self, request: Request, worker: Worker, now: float) -> None:
+        self._epoch += 1
+        ref = TaskRef(request.id, request.stages[request.at], self._epoch)
+        request.lease = Lease(ref, worker.id, now, now)
+        worker.leases[request.id] = ref.epoch
+        self._pool(worker.role).place(worker)
+        source = request.input if request.at == 0 else request.outputs[request.at - 1].handle
+        self._out.append(
+            Assign(worker.id, ref, request.model, len(request.evidence) + 1, request.payload, source)
+        )
+
+    def _current(self, worker_id: str, ref: TaskRef) -> Request | None:
+        request = self.requests.get(ref.request)
+        if request is None or request.lease is None or request.lease.ref != ref or request.lease.worker != worker_id:
+            return None
+        return request
+
+    def _unlease(self, request: Request) -> Worker | None:
+        lease, request.lease = request.lease, None
+        worker = self.workers.get(lease.worker) if lease else None
+        if worker is not None:
+            worker.leases.pop(request.id, None)
+            self._pool(worker.role).place(worker)
+            self._dirty[worker.role] = None
+        return worker
+
+    def _release(self, output: Output) -> None:
+        worker = self.workers.get(output.worker)
+        if worker is not None:
+            worker.outputs.pop(output.ref.key, None)
+            self._out.append(Release(output.worker, output.ref.key))
+
+    def _output_gone(self, request_id: str, key: str) -> None:
+        request = self.requests.get(request_id)
+        if request is None:
+            return
+        for index, output in list(request.outputs.items()):
+            if output.ref.key == key and request.publishing is None:
+                del request.outputs[index]
+        waiting = self._waiting.get(request.role)
+        if waiting is not None and request.id in waiting:
+            waiting.discard(request.id)
+            self._rewind(request)
+
+    def _rewind(self, request: Request) -> None:
+        """Queue for the furthest stage whose input still exists."""
+        while request.at > 0 and request.at - 1 not in request.outputs:
+            request.at -= 1
+        request.step = request.steps = 0
+        self._enqueue(request)
+
+    def _lease_lost(self, request: Request, lease: Lease, why: str) -> None:
+        self.redelivered += 1
+        self._unlease(request)
+        if lease.started:
+            self._charge(request, lease.worker, "worker_lost", why)
+        else:
+            self._lose(request, lease.worker, lease.ref.stage, why)
+
+    def _lose(self, request: Request, worker: str, stage: str, why: str) -> None:
+        request.losses += 1
+        if request.losses > self.limits.max_losses:
+            request.evidence.append(Attempt(worker, stage, "lost", why[:LAST_WORDS]))
+            self._finish(request, "failed", "dead_letter", f"lost {request.losses} times; last: {why[:LAST_WORDS]}")
+        else:
+            self._rewind(request)
+
+    def _charge(self, request: Request, worker: str, code: str, message: str) -> None:
+        stage = request.stages[request.at]
+        request.evidence.append(Attempt(worker, stage, code, message[:LAST_WORDS]))
+        request.blamed.add(worker)
+        if len(request.evidence) >= self.limits.max_attempts:
+            text = f"{stage} failed on {len(request.evidence)} tries; last: {message[:LAST_WORDS]}"
+            self._finish(request, "failed", "dead_letter", text)
+        else:
+            self._rewind(request)
+
+    def _finish(
+        self, request: Request, outcome: str, code: str, message: str, param: str | None = None
+    ) -> None:
+        if request.lease is not None:
+            self._out.append(CancelTask(request.lease.worker, request.lease.ref))
+            self._unlease(request)
+        tries = len(request.evidence)
+        self._out.append(Finish(request.id, outcome, code, message, tries, tuple(request.evidence), param))
+        self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        waiting = self._waiting.get(request.role)
+        if waiting is not None:
+            waiting.discard(request.id)
+        for output in request.outputs.values():
+            self._release(output)
+        self._on_hold.pop(request.id, None)
+        self.requests.pop(request.id, None)

@@ -1,0 +1,122 @@
+"""Who gets the next task: per role a queue of waiting requests and a pool of workers with credit.
+
+Both are indexed so that no message costs a scan over requests or workers. First come, first served within a priority;
+a request keeps its place in line through all its stages, and when it is tried again.
+"""
+
+import heapq
+from typing import Final
+
+import msgspec
+
+from planner.domain import Role
+
+MAX_SLOTS: Final = 64
+AHEAD_S: Final = 0.02  # enough work to bridge a round trip to the head, when tasks are shorter than that
+
+
+class Waiting:
+    """Requests waiting for one role, in order of (priority, arrival)."""
+
+    __slots__ = ("_heap", "_live")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, str]] = []
+        self._live: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, request: object) -> bool:
+        return request in self._live
+
+    def push(self, request: str, priority: int, seq: int) -> None:
+        """Add; a request already waiting stays where it is."""
+        if request not in self._live:
+            self._live.add(request)
+            heapq.heappush(self._heap, (-priority, seq, request))
+
+    def discard(self, request: str) -> None:
+        """Take out, if it is there. Its heap entry is skipped when it surfaces."""
+        self._live.discard(request)
+
+    def pop(self) -> str | None:
+        """The first in line."""
+        while self._heap:
+            request = heapq.heappop(self._heap)[2]
+            if request in self._live:
+                self._live.discard(request)
+                return request
+        return None
+
+
+class Worker(msgspec.Struct):
+    """A worker as the dispatcher knows it. ``leases``: request id → epoch, oldest first."""
+
+    id: str
+    role: Role
+    prefetch: int
+    seen_s: float
+    draining: bool = False
+    leases: dict[str, int] = msgspec.field(default_factory=dict)
+    outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id
+    seconds: float | None = None  # moving mean of compute time
+
+    @property
+    def slots(self) -> int:
+        """Tasks it may hold: one computing, ``prefetch`` ahead, and more when tasks are shorter than a round trip."""
+        if self.draining:
+            return 0
+        ahead = self.prefetch
+        if self.prefetch and self.seconds is not None and self.seconds < AHEAD_S:
+            ahead = max(ahead, min(MAX_SLOTS - 1, int(AHEAD_S / max(self.seconds, 1e-4))))
+        return 1 + ahead
+
+    def observe(self, seconds: float) -> None:
+        """Take a measured compute time into the mean."""
+        self.seconds = seconds if self.seconds is None else 0.8 * self.seconds + 0.2 * seconds
+
+
+class Pool:
+    """Workers of one role that have credit, by how many tasks they hold."""
+
+    __slots__ = ("_buckets", "_slots", "_where", "total_slots")
+
+    def __init__(self) -> None:
+        self._buckets: list[dict[str, Worker]] = [{} for _ in range(MAX_SLOTS + 1)]
+        self._where: dict[str, int] = {}
+        self._slots: dict[str, int] = {}
+        self.total_slots = 0  # of all workers placed, with and without credit
+
+    def place(self, worker: Worker) -> None:
+        """Put the worker where its load now belongs; without credit it is in no bucket."""
+        old = self._where.pop(worker.id, None)
+        if old is not None:
+            del self._buckets[old][worker.id]
+        load, slots = len(worker.leases), worker.slots
+        self.total_slots += slots - self._slots.get(worker.id, 0)
+        self._slots[worker.id] = slots
+        if load < slots:
+            self._buckets[load][worker.id] = worker
+            self._where[worker.id] = load
+
+    def remove(self, worker_id: str) -> None:
+        """Forget the worker."""
+        self.total_slots -= self._slots.pop(worker_id, 0)
+        old = self._where.pop(worker_id, None)
+        if old is not None:
+            del self._buckets[old][worker_id]
+
+    def pick(self, avoid: set[str]) -> Worker | None:
+        """The least loaded worker, one that is not to be avoided if there is such a one with credit."""
+        if not self._where:
+            return None
+        fallback = None
+        for bucket in self._buckets:
+            for worker in bucket.values():
+                if worker.id not in avoid:
+                    return worker
+                fallback = fallback or worker
+            if fallback is not None and not avoid:
+                break
+        return fallback

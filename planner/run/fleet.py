@@ -1,0 +1,62 @@
+"""Which worker goes where: from the wanted counts per role and the nodes there are, the slots of each node. Pure.
+
+A slot is named ``<model>.<stage>.<n>``; the name is the worker's role, so that an agent and a log file say what they are for.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from planner.domain import Role
+
+
+class NodeRoom(msgspec.Struct, frozen=True):
+    """A node that can hold workers: its GPUs (indices), or none, and then any number of CPU workers."""
+
+    node: str
+    gpus: tuple[int, ...] = ()
+
+
+class SlotPlan(msgspec.Struct, frozen=True):
+    """A worker wanted on a node."""
+
+    node: str
+    slot: str
+    role: Role
+    gpu: int | None = None
+
+
+def slot_role(slot: str) -> Role:
+    """The role named by a slot. Stage names have no dots; model names may."""
+    model, stage, _ = slot.rsplit(".", 2)
+    return Role(model, stage)
+
+
+def lay_out(wanted: Mapping[Role, int], nodes: Sequence[NodeRoom]) -> list[SlotPlan]:
+    """Place ``wanted[role]`` workers per role. One worker a GPU while there are enough of them, else they share.
+
+    Deterministic and stable: raising a count leaves the slots there are where they are, as long as the roles' order and
+    the nodes do not change; lowering it takes the highest numbers away.
+    """
+    if not nodes:
+        return []
+    places: list[tuple[str, int | None]] = []
+    for node in nodes:
+        places += [(node.node, gpu) for gpu in node.gpus] or [(node.node, None)]
+    names = _round_robin(wanted)
+    return [
+        SlotPlan(places[i % len(places)][0], f"{role}.{n}", role, places[i % len(places)][1])
+        for i, (role, n) in enumerate(names)
+    ]
+
+
+def _round_robin(wanted: Mapping[Role, int]) -> list[tuple[Role, int]]:
+    """First one of each role, then the second ones …: with few GPUs every stage gets its place before any gets two."""
+    most = max(wanted.values(), default=0)
+    return [(role, n) for n in range(most) for role, count in wanted.items() if n < count]
+
+
+def surplus(present: Iterable[str], planned: Sequence[SlotPlan]) -> list[str]:
+    """Slots that exist and are no longer wanted: drain them first."""
+    wanted = {plan.slot for plan in planned}
+    return [slot for slot in present if slot not in wanted]

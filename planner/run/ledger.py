@@ -1,0 +1,325 @@
+"""The request state machine: at-least-once work, exactly one visible result.
+
+A request passes its stages in order. For each it is *leased* to a worker under a fresh *epoch*; a result counts only if
+it carries the epoch of the present lease, so that late, repeated and reordered messages change nothing. Outputs stay with
+the worker that made them until the request is durably past them, so that losing a worker costs one stage, not the request.
+A try is charged once compute began; after ``max_attempts`` charged tries the request is a dead letter with evidence.
+
+Everything here is pure: ``now`` (monotonic seconds) is an argument, effects are returned by :meth:`Ledger.effects`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from planner.domain import Role, TaskRef
+from planner.run.book import LAST_WORDS, Book, Lease, Output, Request
+from planner.run.dispatch import Worker
+from planner.run.effects import Attempt, CancelTask, Condemn, Effect, Publish, Release
+
+
+class Ledger(Book):
+    """Call events, then collect :meth:`effects`."""
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Take in an accepted request (its row is durable). ``seq`` is set here: the place in line."""
+        self._adopt(request)
+        self._enqueue(request)
+
+    def recover(self, requests: Iterable[Request], now: float, grace_s: float) -> None:
+        """Take in what an earlier head had accepted. Nothing is dispatched until workers had ``grace_s`` to report."""
+        for request in requests:
+            self._adopt(request)
+            self._on_hold[request.id] = None
+        self._hold_until_s = now + grace_s
+
+    def release_hold(self) -> None:
+        """Everybody has reported (or had the time to): queue what nobody has."""
+        held, self._on_hold, self._hold_until_s = self._on_hold, {}, None
+        for request_id in held:
+            request = self.requests.get(request_id)
+            if request is not None and request.lease is None and request.publishing is None:
+                self._enqueue(request)
+
+    def cancel(self, request_id: str) -> bool:
+        """End a request at its user's wish. False: it is not here, or its result is being published."""
+        request = self.requests.get(request_id)
+        if request is None or request.publishing is not None:
+            return False
+        self._finish(request, "cancelled", "cancelled", "cancelled by the user")
+        return True
+
+    def published(self, request_id: str) -> None:
+        """The result is durable: let go of everything held for the request."""
+        request = self.requests.get(request_id)
+        if request is not None and request.publishing is not None:
+            self._forget(request)
+
+    def publish_failed(self, request_id: str, message: str) -> None:
+        """The result could not be made durable because its bytes are missing or wrong: compute the stage again."""
+        request = self.requests.get(request_id)
+        if request is None or request.publishing is None:
+            return
+        request.publishing = None
+        output = request.outputs.pop(request.at, None)
+        worker = output.worker if output else ""
+        if output:
+            self._release(output)
+        self._charge(request, worker, "artifact", message)
+
+    # --- workers ----------------------------------------------------------------------------------------------
+
+    def worker_ready(self, worker_id: str, role: Role, prefetch: int, now: float) -> None:
+        """A worker has loaded its role and grants credit."""
+        known = self.workers.get(worker_id)
+        if known is not None and known.role != role:
+            self.worker_lost(worker_id, "it changed its role")
+            known = None
+        if known is None:
+            known = Worker(worker_id, role, prefetch, now)
+            self.workers[worker_id] = known
+        known.seen_s = now
+        known.draining = False
+        self._pool(role).place(known)
+        self._dirty[role] = None
+
+    def worker_draining(self, worker_id: str) -> None:
+        """Give it nothing new; what it has not started it will hand back."""
+        worker = self.workers.get(worker_id)
+        if worker is not None:
+            worker.draining = True
+            self._pool(worker.role).place(worker)
+
+    def seen(self, worker_id: str, now: float) -> None:
+        """A sign of life, from the worker or from the agent that vouches for its process: renews all its leases."""
+        worker = self.workers.get(worker_id)
+        if worker is not None:
+            worker.seen_s = now
+
+    def worker_lost(self, worker_id: str, why: str) -> None:
+        """The worker is gone with all it held."""
+        worker = self.workers.pop(worker_id, None)
+        if worker is None:
+            return
+        self._pool(worker.role).remove(worker_id)
+        for key, request_id in list(worker.outputs.items()):
+            self._output_gone(request_id, key)
+        for request_id in list(worker.leases):
+            request = self.requests.get(request_id)
+            if request is not None and request.lease is not None and request.lease.worker == worker_id:
+                self._lease_lost(request, request.lease, why)
+
+    def resync(
+        self, worker_id: str, tasks: Sequence[tuple[TaskRef, bool]], outputs: Sequence[tuple[TaskRef, Any]], now: float
+    ) -> None:
+        """The worker restated what it holds. ``tasks``: (ref, started); ``outputs``: (ref, handle) of non-final stages.
+
+        What we thought it had and it has not is given to others; what it has and we do not want it told to forget.
+        """
+        worker = self.workers.get(worker_id)
+        if worker is None:
+            return
+        worker.seen_s = now
+        for ref, handle in outputs:
+            self._claim_output(worker, ref, handle)
+        for ref, started in tasks:
+            self._claim_task(worker, ref, started, now)
+        told = {ref for ref, _ in tasks} | {ref for ref, _ in outputs}
+        for request_id in list(worker.leases):
+            lease = self.requests[request_id].lease
+            if lease is not None and lease.ref not in told:
+                self._out.append(CancelTask(worker_id, lease.ref))  # it may still be on its way there
+                self._lease_lost(self.requests[request_id], lease, "the worker does not have it")
+        kept = {ref.key for ref, _ in outputs}
+        for key, request_id in list(worker.outputs.items()):
+            if key not in kept:
+                self._output_gone(request_id, key)
+        self._pool(worker.role).place(worker)
+
+    # --- progress ---------------------------------------------------------------------------------------------
+
+    def started(self, worker_id: str, ref: TaskRef, now: float) -> None:
+        """Compute began; the input has arrived, so what lies before it is no longer needed."""
+        request = self._current(worker_id, ref)
+        if request is None or request.lease is None:
+            return
+        request.lease.started = True
+        request.lease.touched_s = now
+        if request.started_s is None:
+            request.started_s = now
+        for index in [i for i in request.outputs if i < request.at - 1]:
+            self._release(request.outputs.pop(index))
+
+    def stepped(self, worker_id: str, ref: TaskRef, step: int, steps: int, now: float) -> None:
+        """A denoise step was computed."""
+        request = self._current(worker_id, ref)
+        if request is not None and request.lease is not None:
+            request.step, request.steps = step, steps
+            request.lease.touched_s = now
+
+    def done(self, worker_id: str, ref: TaskRef, result: Any, seconds: float) -> bool:
+        """A stage was computed: ``result`` is a handle to its output, or after the last stage the artefact.
+
+        False when the result is fenced: it belongs to a lease that is no longer the present one.
+        """
+        request = self._current(worker_id, ref)
+        if request is None:
+            self.fenced += 1
+            self._out.append(Release(worker_id, ref.key))
+            return False
+        worker = self._unlease(request)
+        if worker is not None:
+            worker.observe(seconds)
+            worker.outputs[ref.key] = request.id
+            self._pool(worker.role).place(worker)
+        output = Output(worker_id, ref, result)
+        request.step = request.steps = 0
+        request.outputs[request.at] = output
+        if request.at == len(request.stages) - 1:
+            request.publishing = ref
+            self._out.append(Publish(ref, result, len(request.evidence) + 1))
+        else:
+            request.at += 1
+            self._enqueue(request)
+        return True
+
+    def failed(
+        self, worker_id: str, ref: TaskRef, code: str, message: str, *, retry: bool, param: str | None = None
+    ) -> None:
+        """A try failed on a worker that lives on. ``retry`` False: the request is at fault, in its field ``param``."""
+        request = self._current(worker_id, ref)
+        if request is None:
+            return
+        self._unlease(request)
+        if retry:
+            self._charge(request, worker_id, code, message)
+        else:
+            request.evidence.append(Attempt(worker_id, ref.stage, code, message[:LAST_WORDS]))
+            self._finish(request, "failed", code, message[:LAST_WORDS], param)
+
+    def input_lost(self, worker_id: str, ref: TaskRef, key: str, message: str) -> None:
+        """The worker could not get the task's input: go back to the last stage whose input there is."""
+        request = self._current(worker_id, ref)
+        if request is None:
+            return
+        self._unlease(request)
+        before = request.outputs.get(request.at - 1)
+        if before is not None and before.ref.key == key:
+            self._release(request.outputs.pop(request.at - 1))
+        self._lose(request, worker_id, ref.stage, f"input lost: {message}")
+
+    def returned(self, worker_id: str, ref: TaskRef) -> None:
+        """A task came back unstarted, free of charge."""
+        request = self._current(worker_id, ref)
+        if request is not None:
+            self._unlease(request)
+            self._enqueue(request)
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Expire leases, end the hold after a restart, move work to idle workers. Call a few times a second."""
+        gap = now - self._last_tick_s if self._last_tick_s is not None else 0.0
+        self._last_tick_s = now
+        if gap > self.limits.lease_s / 2:  # it was we who slept: nobody had a chance to be seen
+            for worker in self.workers.values():
+                worker.seen_s = max(worker.seen_s, now)
+            return
+        for worker in list(self.workers.values()):
+            if now - worker.seen_s > self.limits.lease_s:
+                self.worker_lost(worker.id, f"not heard from for {self.limits.lease_s:g} s")
+        if self._hold_until_s is not None and now >= self._hold_until_s:
+            self.release_hold()
+        for worker in list(self.workers.values()):
+            self._check_leases(worker, now)
+        self._dirty.update(dict.fromkeys(self._waiting))  # whatever blocked a queue may have gone without a word
+
+    def effects(self, now: float) -> list[Effect]:
+        """Dispatch what can be dispatched, and hand over everything to be done, in order."""
+        while self._dirty:
+            role = next(iter(self._dirty))
+            del self._dirty[role]
+            self._dispatch(role, now)
+        out, self._out = self._out, []
+        return out
+
+    # --- what workers claim ---
+
+    def _claim_output(self, worker: Worker, ref: TaskRef, handle: Any) -> None:
+        """A worker says that it holds this stage's output. Keep it if it is of use, else have it dropped."""
+        request = self.requests.get(ref.request)
+        if request is None or ref.stage not in request.stages:
+            self._out.append(Release(worker.id, ref.key))
+            return
+        index = request.stages.index(ref.stage)
+        known = request.outputs.get(index)
+        if known is not None and known.ref.epoch > ref.epoch:
+            self._out.append(Release(worker.id, ref.key))
+            return
+        if known is not None and known.ref != ref:
+            self._release(known)
+        request.outputs[index] = Output(worker.id, ref, handle)
+        worker.outputs[ref.key] = request.id
+        if request.lease is not None and request.lease.ref == ref:
+            self._unlease(request)  # its Done was lost on the way; the output is the proof
+        if request.lease is None and request.publishing is None and request.at <= index:
+            self._move_past(request, index, ref)
+
+    def _move_past(self, request: Request, index: int, ref: TaskRef) -> None:
+        waiting = self._waiting.get(request.role)
+        if waiting is not None:
+            waiting.discard(request.id)
+        if index == len(request.stages) - 1:
+            request.at, request.publishing = index, ref
+            self._out.append(Publish(ref, request.outputs[index].handle, len(request.evidence) + 1))
+            return
+        request.at = index + 1
+        if request.id not in self._on_hold:
+            self._enqueue(request)
+
+    def _claim_task(self, worker: Worker, ref: TaskRef, started: bool, now: float) -> None:
+        """A worker says that it has this task. Adopt the lease if nobody has a newer one, else have it dropped."""
+        request = self.requests.get(ref.request)
+        if request is None or ref.stage not in request.stages or request.publishing is not None:
+            self._out.append(CancelTask(worker.id, ref))
+            return
+        index, lease = request.stages.index(ref.stage), request.lease
+        if lease is not None and lease.ref == ref:
+            lease.started = lease.started or started
+            return
+        wanted = request.at <= index if request.id in self._on_hold else request.at == index
+        if not wanted or (lease is not None and lease.ref.epoch > ref.epoch):
+            self._out.append(CancelTask(worker.id, ref))
+            return
+        if lease is not None:
+            self._out.append(CancelTask(lease.worker, lease.ref))
+            self._unlease(request)
+        waiting = self._waiting.get(request.role)
+        if waiting is not None:
+            waiting.discard(request.id)
+        request.at = index
+        request.lease = Lease(ref, worker.id, now, now, started)
+        worker.leases[request.id] = ref.epoch
+
+    def _check_leases(self, worker: Worker, now: float) -> None:
+        """Condemn a worker whose task does not move; let an idle colleague take what waits behind another task."""
+        for position, request_id in enumerate(list(worker.leases)):
+            request = self.requests[request_id]
+            lease = request.lease
+            if lease is None:
+                continue
+            if lease.started and now - lease.touched_s > self.limits.stall_s:
+                why = f"no progress for {self.limits.stall_s:g} s"
+                self._out.append(Condemn(worker.id, why))
+                self.worker_lost(worker.id, why)
+                return
+            waited = position > 0 and not lease.started and now - lease.assigned_s > self.limits.steal_after_s
+            if waited and self.queued(worker.role) == 0 and self._idle(worker.role):
+                self._out.append(CancelTask(worker.id, lease.ref))
+                self._unlease(request)
+                self._enqueue(request)
+                self._dispatch(worker.role, now)
+
+    def _idle(self, role: Role) -> bool:
+        return any(w.role == role and not w.leases and not w.draining for w in self.workers.values())

@@ -1,0 +1,1 @@
+"""What would happen: a virtual-clock world around the same objects as the real one."""

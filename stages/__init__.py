@@ -1,0 +1,1 @@
+"""What runs on GPU machines; it never imports disagctl or sky."""

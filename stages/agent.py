@@ -1,0 +1,261 @@
+"""A node's agent: ``python -m stages.agent BOOTSTRAP.json``. Starts the workers the head wishes for and vouches for them.
+
+It never imports torch, so its heartbeat goes on whatever the workers do, and it outlives its head: work in flight goes on
+while the head is restarted. Only after ``dead_man_s`` without one does it end the workers and itself.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import psutil
+import zmq
+
+from stages import hardware
+from stages.enrol import EnrolError, enrol
+from stages.link import Link
+from stages.logfile import LogFile
+from stages.protocol import (
+    HEARTBEAT_S,
+    PROTOCOL_VERSION,
+    AgentBeat,
+    AgentHello,
+    AgentMessage,
+    AgentOrder,
+    Bootstrap,
+    Enrolled,
+    Peers,
+    Shutdown,
+    Welcome,
+    Who,
+    Wishes,
+    WorkerBoot,
+    WorkerVitals,
+)
+from stages.settings import worker_environment
+from stages.slots import SlotBook, Start
+from stages.transport.segments import remove_worker
+
+log = logging.getLogger("stages.agent")
+
+ENROL_TRIES: Final = 30
+GRACE_S: Final = 3.0  # between asking a worker to end and ending it
+POLL_S: Final = 0.1
+
+
+class Process:
+    """A worker process and its log."""
+
+    def __init__(self, boot: WorkerBoot, slot: str, log_path: Path) -> None:
+        self.worker, self.slot = boot.worker, slot
+        self.log = LogFile(log_path)
+        self.popen = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+            [sys.executable, "-m", "stages.worker"],
+            stdin=subprocess.PIPE,
+            stdout=self.log.fd,
+            stderr=self.log.fd,
+            env=worker_environment(boot.gpu),
+        )
+        self._ps = psutil.Process(self.popen.pid)
+        assert self.popen.stdin is not None  # noqa: S101  # we asked for a pipe
+        try:
+            self.popen.stdin.write(msgspec.json.encode(boot) + b"\n")
+            self.popen.stdin.flush()
+        except BrokenPipeError:
+            log.warning("worker %s ended before it could be told what to do", boot.worker)
+
+    def vitals(self) -> WorkerVitals:
+        """What can be seen from outside."""
+        code = self.popen.poll()
+        if code is not None:
+            return WorkerVitals(self.worker, self.slot, self.popen.pid, "exited", code)
+        try:
+            stopped = self._ps.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+            rss = int(self._ps.memory_info().rss)
+        except psutil.Error:
+            stopped, rss = False, 0
+        return WorkerVitals(self.worker, self.slot, self.popen.pid, "stopped" if stopped else "running", None, rss)
+
+    def end(self) -> None:
+        """Ask it to end; harmless when it has."""
+        if self.popen.stdin is not None and not self.popen.stdin.closed:
+            try:
+                self.popen.stdin.close()
+            except BrokenPipeError:
+                log.debug("worker %s was gone already", self.worker)
+
+    def kill(self) -> None:
+        """End it now, also when it is stopped."""
+        if self.popen.poll() is None:
+            self.popen.kill()
+
+
+class Agent:
+    """One node."""
+
+    def __init__(self, boot: Bootstrap, enrolled: Enrolled, context: "zmq.Context[Any]", keys: tuple[str, str]) -> None:
+        self.boot, self.enrolled, self.keys = boot, enrolled, keys
+        self.host = hardware.host_id()
+        self.book = SlotBook(boot.node)
+        self.processes: dict[str, Process] = {}
+        self.head = 0
+        self.heard_s = time.monotonic()
+        self.running = True
+        self.link: Link[AgentOrder, AgentMessage] = Link(
+            context, enrolled.hub, boot.node, keys, boot.head_key, list[AgentOrder]
+        )
+
+    def run(self) -> None:
+        """Until the head says shut down, or there has been none for too long."""
+        self.link.send([self.hello()])
+        next_beat = 0.0
+        while self.running:
+            self.link.socket.poll(int(POLL_S * 1000))
+            self._receive()
+            now = time.monotonic()
+            ended = self._reap(now)
+            self._act(now)
+            if ended or now >= next_beat:
+                next_beat = now + HEARTBEAT_S
+                self.link.send([AgentBeat(self.head, (*self._vitals(), *ended))])
+            if now - self.heard_s > self.boot.dead_man_s:
+                log.error("no head for %.0f s: ending", self.boot.dead_man_s)
+                self.running = False
+
+    def hello(self) -> AgentHello:
+        """Everything the head needs to know of this node."""
+        return AgentHello(
+            PROTOCOL_VERSION,
+            self.boot.node,
+            self.host,
+            os.getpid(),
+            hardware.cpus(),
+            hardware.memory_bytes(),
+            hardware.gpus(),
+            self._vitals(),
+        )
+
+    def close(self) -> None:
+        """End every worker and remove what they left."""
+        for process in self.processes.values():
+            process.end()
+        deadline = time.monotonic() + GRACE_S
+        for process in self.processes.values():
+            try:
+                process.popen.wait(max(0.05, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.popen.wait()
+            remove_worker(Path(self.boot.shm_dir), process.worker)
+        self.link.close()
+
+    def _vitals(self) -> tuple[WorkerVitals, ...]:
+        return tuple(p.vitals() for p in self.processes.values())
+
+    def _receive(self) -> None:
+        orders, lost = self.link.receive()
+        if orders:
+            self.heard_s = time.monotonic()
+        for order in orders:
+            match order:
+                case Welcome(head=head):
+                    lost |= self.head not in (0, head)
+                    self.head = head
+                case Who():
+                    lost = True
+                case Wishes(workers=workers):
+                    self.book.wish(workers)
+                case Shutdown():
+                    log.info("the head says shut down")
+                    self.running = False
+                case Peers():
+                    pass
+        if lost:
+            self.link.send([self.hello()])
+
+    def _reap(self, now: float) -> list[WorkerVitals]:
+        ended = [v for v in self._vitals() if v.state == "exited"]
+        for vitals in ended:
+            log.warning("worker %s ended with %s", vitals.worker, vitals.exit_code)
+            process = self.processes.pop(vitals.worker)
+            process.end()
+            process.log.close()
+            remove_worker(Path(self.boot.shm_dir), vitals.worker)
+            self.book.died(vitals.worker, now)
+        for process in self.processes.values():
+            process.log.trim()
+        return ended
+
+    def _act(self, now: float) -> None:
+        for action in self.book.actions(now):
+            if isinstance(action, Start):
+                self._start(action)
+            elif action.worker in self.processes:
+                self.processes[action.worker].kill()
+            else:
+                self.book.died(action.worker, now)
+
+    def _start(self, action: Start) -> None:
+        boot = self.boot
+        worker = WorkerBoot(
+            worker=action.worker,
+            node=boot.node,
+            host=self.host,
+            hub=self.enrolled.hub,
+            data=self.enrolled.data,
+            head_key=boot.head_key,
+            public=self.keys[0],
+            secret=self.keys[1],
+            shm_dir=boot.shm_dir,
+            advertise=boot.advertise,
+            transport=boot.transport,
+            pipeline=boot.pipeline,
+            prefetch=boot.prefetch,
+            gpu=action.gpu,
+        )
+        path = Path(boot.work_dir) / f"{boot.node}.{action.slot}.log"
+        try:
+            self.processes[action.worker] = Process(worker, action.slot, path)
+        except OSError as err:  # no memory, no processes, a full disk: try again after the pause
+            log.error("cannot start worker %s: %s", action.worker, err)
+            self.book.died(action.worker, time.monotonic())
+
+
+def main() -> None:
+    """Entry point of the process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    path = Path(sys.argv[1])
+    boot = msgspec.json.decode(path.read_bytes(), type=Bootstrap)
+    context: zmq.Context[Any] = zmq.Context()
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    try:
+        enrolled = enrol(context, boot, public, secret, ENROL_TRIES)
+    except EnrolError as err:
+        log.error("%s", err)
+        context.destroy(0)
+        sys.exit(1)
+    finally:
+        path.unlink(missing_ok=True)  # the token has done its work, or never will
+    agent = Agent(boot, enrolled, context, (public, secret))
+
+    def leave(*_: object) -> None:
+        agent.running = False
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log.info("node %s, pid %d, %d GPU(s)", boot.node, os.getpid(), len(hardware.gpus()))
+    try:
+        agent.run()
+    finally:
+        agent.close()
+        context.destroy(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""The worker as a state machine: messages and completions in, instructions out. No sockets, threads, clock or torch.
+
+A worker has one role and computes one task at a time. Around it, tasks whose input is still to come are fetched ahead,
+and finished outputs are handed to a sender, so that moving bytes never holds up computing. Whatever is not yet known
+to be safe downstream (``held``) is restated in every Hello, as are unfinished tasks; that makes lost messages harmless.
+
+Life of a task: queued → fetching → ready → computing → publishing → held (until the head releases it).
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from planner.domain import Role, TaskRef
+from stages.protocol import (
+    PROTOCOL_VERSION,
+    Artifact,
+    Assign,
+    Beat,
+    Cancel,
+    Done,
+    Drain,
+    Drained,
+    Failed,
+    HeadMessage,
+    HeldOutput,
+    HeldTask,
+    Hello,
+    InlineRoute,
+    InputLost,
+    ModelSource,
+    Offer,
+    Peers,
+    Release,
+    Returned,
+    RoleFailed,
+    RoleReady,
+    SetRole,
+    Started,
+    Step,
+    Task,
+    Welcome,
+    Who,
+    WorkerMessage,
+)
+
+QUEUED: Final = "queued"
+FETCHING: Final = "fetching"
+READY: Final = "ready"
+COMPUTING: Final = "computing"
+PUBLISHING: Final = "publishing"
+
+# --- instructions ------------------------------------------------------------------------------------------------
+
+
+class Send(msgspec.Struct, frozen=True):
+    """To the head."""
+
+    message: WorkerMessage
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Load the role's weights; answer with ``loaded`` or ``load_failed``."""
+
+    role: Role
+    source: ModelSource
+
+
+class Unload(msgspec.Struct, frozen=True):
+    """Free the model."""
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """Bring the task's input here; answer with ``fetched`` or ``fetch_failed``."""
+
+    task: Task
+
+
+class Compute(msgspec.Struct, frozen=True):
+    """Run the task; answer with ``stepped``…, ``computed`` or ``compute_failed``."""
+
+    task: Task
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Stop computing the task at the next step boundary; answer with ``stopped``."""
+
+    ref: TaskRef
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """Offer (or upload) the computed result; answer with ``published`` or ``publish_failed``."""
+
+    ref: TaskRef
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """Drop whatever is kept under the key: input, result, offer."""
+
+    key: str
+
+
+class AllowPeers(msgspec.Struct, frozen=True):
+    """Replace the list of keys that may read from our data server."""
+
+    keys: tuple[str, ...]
+
+
+Instruction = Send | Load | Unload | Fetch | Compute | Stop | Publish | Forget | AllowPeers
+
+
+class Held(msgspec.Struct):
+    """A task in the worker's hands."""
+
+    task: Task
+    state: str
+    started: bool = False
+    cancelled: bool = False
+    fetch_s: float = 0.0
+    seconds: float = 0.0
+
+
+class WorkerCore:
+    """Events are methods; each returns the instructions that follow from it."""
+
+    def __init__(self, worker: str, node: str, pid: int, *, synchronous: bool = False) -> None:
+        self.worker, self.node, self.pid = worker, node, pid
+        self.synchronous = synchronous  # the ablation: no fetching ahead, no computing while sending
+        self.role: Role | None = None
+        self.phase = "starting"
+        self.load_s = 0.0
+        self.head = 0  # incarnation last heard
+        self.tasks: OrderedDict[TaskRef, Held] = OrderedDict()
+        self.held: dict[str, HeldOutput] = {}
+        self._next: SetRole | None = None
+        self._source: ModelSource | None = None
+
+    # --- from the head ----------------------------------------------------------------------------------------
+
+    def message(self, message: HeadMessage) -> list[Instruction]:
+        """One message from the head."""
+        match message:
+            case Assign(task=task):
+                return self._assign(task)
+            case Release(keys=keys):
+                return self._release(keys)
+            case Cancel(ref=ref):
+                return self._cancel(ref)
+            case Welcome(head=head):
+                return self._welcome(head)
+            case Who():
+                return [Send(self.hello())]
+            case SetRole():
+                return self._set_role(message)
+            case Drain():
+                return self._drain()
+            case Peers(keys=keys):
+                return [AllowPeers(keys)]
+
+    def hello(self) -> Hello:
+        """Everything the head needs to know of us."""
+        return Hello(
+            PROTOCOL_VERSION,
+            self.worker,
+            self.node,
+            self.pid,
+            self.role,
+            self.phase,
+            self.load_s,
+            tuple(HeldTask(h.task.ref, h.started) for h in self.tasks.values() if not h.cancelled),
+            tuple(self.held.values()),
+        )
+
+    def beat(self) -> list[Instruction]:
+        """Once a heartbeat."""
+        return [Send(Beat(self.head))]
+
+    def gap(self) -> list[Instruction]:
+        """Frames from the head went missing: restate everything."""
+        return [Send(self.hello())]
+
+    # --- the model --------------------------------------------------------------------------------------------
+
+    def loaded(self, role: Role, load_s: float, peak_bytes: int) -> list[Instruction]:
+        """The weights are there."""
+        self.role, self.phase, self.load_s = role, "ready", load_s
+        ready: list[Instruction] = [Send(RoleReady(role, load_s, peak_bytes))]
+        return ready + self._advance()
+
+    def load_failed(self, role: Role, message: str, *, fatal: bool) -> list[Instruction]:
+        """The weights could not be loaded."""
+        self.role, self.phase, self._source = None, "starting", None
+        return [Send(RoleFailed(role, message, fatal)), *self._advance()]
+
+    # --- the pipeline -----------------------------------------------------------------------------------------
+
+    def fetched(self, ref: TaskRef, fetch_s: float) -> list[Instruction]:
+        """The input is here and verified."""
+        held = self.tasks.get(ref)
+        if held is None:
+            return []
+        if held.cancelled:
+            return [*self._end(ref), *self._advance()]
+        held.state, held.fetch_s = READY, fetch_s
+        return self._advance()
+
+    def fetch_failed(self, ref: TaskRef, message: str) -> list[Instruction]:
+        """No route delivered the input."""
+        held = self.tasks.get(ref)
+        if held is None:
+            return []
+        out = self._end(ref)
+        if not held.cancelled:
+            key = held.task.input.key if held.task.input else ""
+            out.append(Send(InputLost(ref, key, message)))
+        return out + self._advance()
+
+    def stepped(self, ref: TaskRef, done: int, total: int) -> list[Instruction]:
+        """A step was computed."""
+        held = self.tasks.get(ref)
+        return [] if held is None or held.cancelled else [Send(Step(ref, done, total))]
+
+    def computed(self, ref: TaskRef, seconds: float) -> list[Instruction]:
+        """The result is in memory; the next task may compute while this one's result is published."""
+        held = self.tasks.get(ref)
+        if held is None:
+            return self._advance()
+        if held.cancelled:
+            return [*self._end(ref), *self._advance()]
+        held.state, held.seconds = PUBLISHING, seconds
+        publish: list[Instruction] = [Publish(ref)]
+        return publish + self._advance()
+
+    def stopped(self, ref: TaskRef) -> list[Instruction]:
+        """A cancelled task has left the compute thread."""
+        return [*self._end(ref), *self._advance()]
+
+    def compute_failed(
+        self, ref: TaskRef, code: str, message: str, *, retry: bool, param: str | None = None
+    ) -> list[Instruction]:
+        """Computing or publishing raised. ``param`` names the request field at fault."""
+        held = self.tasks.get(ref)
+        if held is None:
+            return self._advance()
+        out = self._end(ref)
+        if not held.cancelled:
+            out.append(Send(Failed(ref, code, message, retry, param)))
+        return out + self._advance()
+
+    def published(
+        self, ref: TaskRef, offer: Offer | None, artifact: Artifact | None, seconds: float | None = None
+    ) -> list[Instruction]:
+        """The result can be had by others. ``seconds`` is given when computing and publishing were one."""
+        held = self.tasks.pop(ref, None)
+        if held is None or held.cancelled:
+            return [Forget(ref.key), *self._advance()]
+        if seconds is not None:
+            held.seconds = seconds
+        self.held[ref.key] = HeldOutput(ref, offer, artifact)
+        done: list[Instruction] = [Send(Done(ref, held.seconds, offer, artifact, held.fetch_s))]
+        return done + self._advance()
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _welcome(self, head: int) -> list[Instruction]:
+        if head == self.head:
+            return []
+        first, self.head = self.head == 0, head
+        return [] if first else [Send(self.hello())]
+
+    def _assign(self, task: Task) -> list[Instruction]:
+        if task.ref in self.tasks or task.ref.key in self.held:
+            return []
+        if self.phase != "ready" or self.role != Role(task.model, task.ref.stage):
+            return [Send(Returned(task.ref))]
+        remote = task.input is not None and not any(isinstance(r, InlineRoute) for r in task.input.routes)
+        self.tasks[task.ref] = Held(task, QUEUED if remote else READY)
+        return self._advance()
+
+    def _release(self, keys: tuple[str, ...]) -> list[Instruction]:
+        known = [key for key in keys if self.held.pop(key, None) is not None]
+        return [*(Forget(key) for key in known), *self._advance()]
+
+    def _cancel(self, ref: TaskRef) -> list[Instruction]:
+        held = self.tasks.get(ref)
+        if held is None:
+            return self._release((ref.key,))
+        if held.state in (QUEUED, READY):
+            return [*self._end(ref), *self._advance()]
+        held.cancelled = True  # the thread that has it reports, then it ends
+        return [Stop(ref)] if held.state == COMPUTING else []
+
+    def _set_role(self, wish: SetRole) -> list[Instruction]:
+        if wish.role == self.role and wish.source == self._source:
+            self._next = None
+            if self.phase == "ready":
+                return [Send(RoleReady(wish.role, self.load_s))]
+            if self.phase == "draining":
+                self.phase = "ready"
+                return [Send(RoleReady(wish.role, self.load_s)), *self._advance()]
+            return []
+        if self.phase == "loading":
+            self._next = wish
+            return []
+        if self.role is None:
+            return self._load(wish)
+        self._next = wish
+        return self._drain()
+
+    def _load(self, wish: SetRole) -> list[Instruction]:
+        self._next, self._source, self.role, self.phase = None, wish.source, wish.role, "loading"
+        return [Load(wish.role, wish.source)]
+
+    def _drain(self) -> list[Instruction]:
+        if self.phase == "ready":
+            self.phase = "draining"
+        out: list[Instruction] = []
+        for ref in [r for r, h in self.tasks.items() if h.state in (QUEUED, READY)]:
+            out += [*self._end(ref), Send(Returned(ref))]
+        return out + self._advance()
+
+    def _end(self, ref: TaskRef) -> list[Instruction]:
+        self.tasks.pop(ref, None)
+        return [Forget(ref.key)]
+
+    def _advance(self) -> list[Instruction]:
+        """Whatever can go on, goes on: one fetch and one computation at a time, oldest first."""
+        if self.phase == "draining" and not self.tasks and not self.held:
+            return self._drained()
+        if self.phase == "ready" and self._next is not None:
+            return self._drain()
+        if self.phase not in ("ready", "draining") or not self.tasks:
+            return []
+        out: list[Instruction] = []
+        states = [h.state for h in self.tasks.values()]
+        computing, sending = COMPUTING in states, PUBLISHING in states
+        if not computing and not (self.synchronous and (sending or FETCHING in states)):
+            ready = next((h for h in self.tasks.values() if h.state == READY), None)
+            if ready is not None:
+                ready.state, ready.started, computing = COMPUTING, True, True
+                out += [Send(Started(ready.task.ref)), Compute(ready.task)]
+        if FETCHING not in states and not (self.synchronous and (computing or sending)):
+            queued = next((h for h in self.tasks.values() if h.state == QUEUED), None)
+            if queued is not None:
+                queued.state = FETCHING
+                out.append(Fetch(queued.task))
+        return out
+
+    def _drained(self) -> list[Instruction]:
+        if self._next is not None:
+            self.role = None
+            return [Unload(), *self._load(self._next)]
+        return [Send(Drained())]

@@ -1,0 +1,48 @@
+"""What a node has: processors, memory, GPUs. GPUs are found through nvidia-ml-py, without importing torch."""
+
+import os
+import socket
+from pathlib import Path
+
+import psutil
+
+from stages.protocol import GpuInfo
+
+
+def gpus() -> tuple[GpuInfo, ...]:
+    """The NVIDIA GPUs of this machine; none where there is no driver."""
+    try:
+        import pynvml  # noqa: PLC0415  # optional at run time: a machine without a driver needs none of it
+    except ImportError:
+        return ()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        found = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            name = pynvml.nvmlDeviceGetName(handle)
+            memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+            found.append(GpuInfo(index, name if isinstance(name, str) else name.decode(), memory))
+        return tuple(found)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def host_id() -> str:
+    """Names this machine (this boot of it): workers with equal ids can share memory."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    suffix = boot.read_text().strip()[:8] if boot.exists() else "0"
+    return f"{socket.gethostname()}-{suffix}"
+
+
+def cpus() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Physical memory."""
+    return int(psutil.virtual_memory().total)

@@ -1,0 +1,1 @@
+"""How a model becomes stages; the only package that imports torch and diffusers."""

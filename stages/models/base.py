@@ -1,0 +1,107 @@
+"""The protocol an inference engine implements to be served by disagctl. No torch here: implement it with anything.
+
+An *adapter* is found by entry point (group ``disagctl.adapters``). It is asked, in a worker process, to load one stage of
+one model, and then runs requests through it step by step. Everything that crosses between stages is a
+:class:`stages.parcel.Parcel`. One request is computed at a time and from one thread, so no locking is needed.
+
+    adapter.load(source, "denoise", "cuda:0") -> StageModel
+    job = model.start(params, inputs)          # or model.resume(params, snapshot)
+    while job.step(): ...                      # progress, cancel, pause between steps
+    result = job.finish()                      # a Parcel for the next stage, or the finished File
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from stages.parcel import Parcel
+from stages.protocol import ModelSource
+
+
+class RequestError(ValueError):
+    """The request itself cannot be computed (a size the model does not take …): no other worker would do better.
+
+    ``param`` names the request field at fault, where one is.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ModelError(RuntimeError):
+    """The model cannot be loaded, and a retry will not help. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What the last stage makes."""
+
+    mime: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What can be said of a model without its weights.
+
+    stages: in order. modality: image | video. workflow: text2image, image2video … defaults: request fields and the value
+    used when a request leaves them out (width, height, num_frames, fps, num_inference_steps, guidance_scale …).
+    size_multiple: width and height must be multiples of it. frames_multiple: num_frames must be k·frames_multiple + 1.
+    """
+
+    stages: tuple[str, ...]
+    modality: str
+    workflow: str
+    size_multiple: int = 8
+    frames_multiple: int = 1
+    needs_image: bool = False
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+class Job(Protocol):
+    """One request inside one stage. Stages without a loop have ``total_steps`` 1."""
+
+    @property
+    def total_steps(self) -> int:
+        """Number of ``step`` calls until the job is computed."""
+
+    @property
+    def steps_done(self) -> int:
+        """Steps computed so far; after ``resume`` it starts where the snapshot was taken."""
+
+    def step(self) -> bool:
+        """Compute one step. True while more remain."""
+
+    def snapshot(self) -> Parcel:
+        """Everything needed to go on elsewhere, at a step boundary. Bit-exact on the same kind of device."""
+
+    def finish(self) -> Parcel | File:
+        """The stage's result, after the last step: a Parcel for the next stage, a File from the last one."""
+
+
+class StageModel(Protocol):
+    """One loaded stage."""
+
+    def start(self, params: dict[str, Any], inputs: Parcel | None) -> Job:
+        """Begin a request. ``params``: the gateway's validated fields. Raises RequestError for what it can't do."""
+
+    def resume(self, params: dict[str, Any], snapshot: Parcel) -> Job:
+        """Go on from a snapshot taken by this or another worker of the same stage."""
+
+    def unload(self) -> None:
+        """Free memory, also on the device; the object is not used again."""
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """An engine. Instances are made without arguments and hold no state."""
+
+    def supports(self, source: ModelSource) -> bool:
+        """Whether this adapter would serve the model, judged from its files without loading weights."""
+
+    def card(self, source: ModelSource, folder: Path | None) -> ModelCard:
+        """Describe the model. ``folder``: the local snapshot (configs at least), None for models without files."""
+
+    def load(self, source: ModelSource, stage: str, device: str) -> StageModel:
+        """Load the weights that this stage needs and no others. Raises ModelError."""

@@ -1,0 +1,186 @@
+"""Serving any family that diffusers has a modular pipeline for, one stage at a time.
+
+No family is named here: stages, components and wire follow from what the pipeline's blocks declare
+(:mod:`stages.models.blocks`), the loop is driven step by step (:mod:`stages.models.stepper`).
+"""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+
+from stages.models import snapshot as snapshots
+from stages.models.base import File, Job, ModelCard, ModelError, RequestError, StageModel
+from stages.models.blocks import StagePlan, open_pipeline, plan_stage
+from stages.models.cards import INDEX, STAGES, read_card, read_config
+from stages.models.checks import check, input_image
+from stages.models.guidance import Guidance
+from stages.models.loading import (
+    free,
+    load_stage,
+    needed_components,
+    parse_device,
+    peak_bytes,
+    prepare_process,
+)
+from stages.models.media import encode_image, encode_video, to_uint8
+from stages.models.state import (
+    GENERATOR,
+    initial_state,
+    initial_values,
+    make_generator,
+    read_wire,
+    write_wire,
+)
+from stages.models.stepper import Stepper
+from stages.models.weights import configs, fetch, is_model_id
+from stages.parcel import Parcel
+from stages.protocol import ModelSource
+
+_RESULTS: Final = ("images", "videos")
+T = TypeVar("T")
+
+
+class ModularAdapter:
+    """Entry point ``modular``."""
+
+    def supports(self, source: ModelSource) -> bool:
+        """Whether diffusers maps the repository's pipeline class to a modular one that makes what the class does."""
+        if not is_model_id(source):
+            return False
+        folder = configs(source)
+        if read_config(folder / INDEX).get("expand_timesteps"):
+            return False  # Wan 2.2 TI2V 5B: each latent frame has its own timestep, which modular Wan does not know
+        return _has_modular(folder)
+
+    def card(self, source: ModelSource, folder: Path | None = None) -> ModelCard:
+        """From the repository's JSON files."""
+        return read_card(folder or configs(source))
+
+    def load(self, source: ModelSource, stage: str, device: str) -> StageModel:
+        """Load the components that the stage's blocks expect. Raises ModelError."""
+        where = parse_device(device)
+        prepare_process(where)
+        folder = configs(source)
+        card = read_card(folder)
+        full = open_pipeline(folder)
+        plan = plan_stage(full, card.workflow, stage)
+        fetch(source, folder, needed_components(full, plan))
+        return ModularStage(card, plan, load_stage(full, plan, folder, source.dtype, where), where)
+
+
+class ModularStage:
+    """One loaded stage of a modular pipeline."""
+
+    def __init__(self, card: ModelCard, plan: StagePlan, pipeline: Any, device: torch.device) -> None:
+        self.card = card
+        self.plan = plan
+        self.device = device
+        self.pipeline = pipeline
+        self.peak_bytes = peak_bytes(device)
+        self._guidance = Guidance(pipeline)
+
+    def start(self, params: dict[str, Any], inputs: Parcel | None) -> Job:
+        """Begin a request. Raises RequestError for what the model cannot do."""
+        check(params, self.card)
+        initial = self._initial(params)
+        wire: dict[str, Any] = {}
+        if self.plan.stage == STAGES[0]:
+            image = input_image(inputs, self.card, params)
+            if image is not None:
+                initial["image"] = image
+        else:
+            wire = read_wire(inputs, self.device)
+        state = initial_state(self.plan, initial, wire)
+        if GENERATOR in initial:
+            state.set(GENERATOR, make_generator(params, wire))
+        stepper = Stepper(self.pipeline, self.plan.leaves, state)
+        _blaming_request(stepper.prepare)
+        return ModularJob(self, params, initial, stepper)
+
+    def resume(self, params: dict[str, Any], snapshot: Parcel) -> Job:
+        """Go on from a snapshot of this stage, taken here or by another worker."""
+        initial = self._initial(params)
+        stepper = Stepper(self.pipeline, self.plan.leaves, initial_state(self.plan, {}, {}))
+        snapshots.restore(stepper, snapshot, self.device)
+        return ModularJob(self, params, initial, stepper)
+
+    def unload(self) -> None:
+        """Drop the weights."""
+        self.pipeline = None
+        self._guidance = None  # type: ignore[assignment]
+        gc.collect()
+        free(self.device)
+
+    def _initial(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Set the request's guidance, and collect the values it begins with."""
+        self._guidance.apply(params, keep_negative=self.plan.stage == STAGES[0] and self.plan.needs_negative)
+        initial = initial_values(self.plan, params, self.card)
+        if self._guidance.present:
+            initial.pop("guidance_scale", None)
+        return initial
+
+
+class ModularJob:
+    """One request in one stage."""
+
+    def __init__(self, model: ModularStage, params: dict[str, Any], initial: dict[str, Any], stepper: Stepper) -> None:
+        self._model = model
+        self._params = params
+        self._initial = initial
+        self._stepper = stepper
+
+    @property
+    def total_steps(self) -> int:
+        """Denoise steps; 1 for a stage without a loop, or with one that cannot be taken apart."""
+        return self._stepper.total_steps
+
+    @property
+    def steps_done(self) -> int:
+        """Steps computed so far."""
+        return self._stepper.steps_done
+
+    def step(self) -> bool:
+        """Compute one step. True while more remain."""
+        return _blaming_request(self._stepper.step) if self.steps_done == 0 else self._stepper.step()
+
+    def snapshot(self) -> Parcel:
+        """State of blocks, scheduler and generator. Raises ParcelError for a loop that cannot be taken apart."""
+        return snapshots.take(self._stepper, self._model.device)
+
+    def finish(self) -> Parcel | File:
+        """What later stages need; from decode the finished file."""
+        state = self._stepper.finish()
+        if self._model.plan.stage != STAGES[-1]:
+            return write_wire(self._model.plan, state, self._initial, self._model.device)
+        result = next(state.values[name] for name in _RESULTS if state.values.get(name) is not None)
+        return encode_result(result, self._model.card, self._params)
+
+
+def encode_result(result: Any, card: ModelCard, params: dict[str, Any]) -> File:
+    """The first picture or video of a pipeline's output as a file."""
+    pixels = to_uint8(np.asarray(result[0]))
+    if card.modality == "video":
+        return encode_video(pixels, params.get("fps") or card.defaults.get("fps"), params.get("output_format"))
+    return encode_image(pixels, params.get("output_format"))
+
+
+def _blaming_request(call: Callable[[], T]) -> T:
+    """Pipelines check their inputs by ValueError: on another worker the same request would fail the same way."""
+    try:
+        return call()
+    except ValueError as err:
+        raise RequestError(str(err)) from err
+
+
+def _has_modular(folder: Path) -> bool:
+    """Opening a pipeline reads only its configs: the surest way to know whether there is one."""
+    try:
+        full = open_pipeline(folder)
+        plan_stage(full, read_card(folder).workflow, STAGES[1])
+    except ModelError:
+        return False
+    return bool(full.blocks is not None)

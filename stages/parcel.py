@@ -1,0 +1,125 @@
+"""A parcel: what one stage hands to the next, as a tree of plain values with tensors pulled out as raw buffers.
+
+The tree is msgpack in which each tensor is ``Ext(1, index)``; the buffers are bytes-like and C-contiguous. This module
+knows neither torch nor numpy: adapters turn their tensors into buffers (``stages.models.tensors``), transports carry them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import xxhash
+
+from stages.protocol import TensorDesc
+
+TENSOR_EXT: Final = 1
+MAX_TENSORS: Final = 4096
+MAX_TREE_BYTES: Final = 256 << 10
+ALIGN: Final = 64
+
+Buffer = bytes | bytearray | memoryview
+
+
+class ParcelError(ValueError):
+    """The bytes are not what their description promised."""
+
+
+class Leaf:
+    """A tensor in a tree that is being packed or was unpacked: description without checksum, and the bytes.
+
+    Not a dataclass: msgspec would encode one as a map of its own accord instead of asking our hook.
+    """
+
+    __slots__ = ("data", "dtype", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, data: memoryview) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.data = data
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """``tensors[i]`` describes ``buffers[i]``; ``tree`` says where they belong."""
+
+    tree: bytes
+    tensors: tuple[TensorDesc, ...]
+    buffers: tuple[memoryview, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, without alignment."""
+        return sum(t.nbytes for t in self.tensors)
+
+
+def pack(values: dict[str, Any]) -> Parcel:
+    """Pack a tree of None, bool, int, float, str, bytes, list, tuple, dict[str, …] and :class:`Leaf`.
+
+    Raises ParcelError for anything else: what crosses the wire is data, never an object.
+    """
+    leaves: list[Leaf] = []
+
+    def hook(obj: object) -> msgspec.msgpack.Ext:
+        if not isinstance(obj, Leaf):
+            msg = f"a {type(obj).__name__} cannot cross between stages"
+            raise ParcelError(msg)
+        leaves.append(obj)
+        return msgspec.msgpack.Ext(TENSOR_EXT, (len(leaves) - 1).to_bytes(4, "little"))
+
+    try:
+        tree = msgspec.msgpack.encode(values, enc_hook=hook)
+    except TypeError as err:
+        raise ParcelError(str(err)) from err
+    if len(tree) > MAX_TREE_BYTES or len(leaves) > MAX_TENSORS:
+        msg = f"a parcel of {len(leaves)} tensors and {len(tree)} bytes of plain values is over the limit"
+        raise ParcelError(msg)
+    buffers = tuple(leaf.data.cast("B") if leaf.data.nbytes else memoryview(b"") for leaf in leaves)
+    tensors = tuple(
+        TensorDesc(leaf.shape, leaf.dtype, buf.nbytes, xxhash.xxh3_64_intdigest(buf))
+        for leaf, buf in zip(leaves, buffers, strict=True)
+    )
+    return Parcel(tree, tensors, buffers)
+
+
+def unpack(parcel: Parcel) -> dict[str, Any]:
+    """The tree with a :class:`Leaf` at every tensor. Raises ParcelError when it does not fit its description."""
+
+    def ext(code: int, data: memoryview) -> Leaf:
+        index = int.from_bytes(data, "little")
+        if code != TENSOR_EXT or index >= len(parcel.tensors):
+            msg = f"unknown extension {code} or tensor {index} in a parcel of {len(parcel.tensors)}"
+            raise ParcelError(msg)
+        desc = parcel.tensors[index]
+        return Leaf(desc.shape, desc.dtype, parcel.buffers[index])
+
+    try:
+        tree = msgspec.msgpack.decode(parcel.tree, type=dict[str, Any], ext_hook=ext)
+    except (msgspec.DecodeError, RecursionError) as err:
+        msg = f"unreadable parcel: {err}"
+        raise ParcelError(msg) from err
+    return tree
+
+
+def verify(tensors: Sequence[TensorDesc], buffers: Sequence[Buffer]) -> None:
+    """Check lengths and checksums. Raises ParcelError naming the first tensor that differs."""
+    if len(tensors) != len(buffers):
+        msg = f"{len(buffers)} buffers for {len(tensors)} tensors"
+        raise ParcelError(msg)
+    for i, (desc, buf) in enumerate(zip(tensors, buffers, strict=True)):
+        nbytes = memoryview(buf).nbytes
+        if nbytes != desc.nbytes:
+            msg = f"tensor {i}: {nbytes} bytes arrived, {desc.nbytes} were promised"
+            raise ParcelError(msg)
+        if xxhash.xxh3_64_intdigest(buf) != desc.checksum:
+            msg = f"tensor {i}: checksum differs"
+            raise ParcelError(msg)
+
+
+def layout(tensors: Sequence[TensorDesc]) -> tuple[list[int], int]:
+    """Offsets of the tensors in one flat region, each aligned to ``ALIGN``, and the region's length in bytes."""
+    offsets, end = [], 0
+    for desc in tensors:
+        offsets.append(end)
+        end += -(-desc.nbytes // ALIGN) * ALIGN
+    return offsets, end

@@ -1,0 +1,236 @@
+"""Receive → compute → send, overlapped: three threads around one model, each with a bounded line of work.
+
+Bytes of the next task arrive while this one computes and the last one's result leaves. The bounds are the worker's credits:
+no line can hold more than the tasks that the head has assigned. Completions are posted as functions on the core, so that the
+state machine stays on the one thread that owns it.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+import xxhash
+
+from planner.domain import TaskRef
+from stages.core import Instruction, Load, WorkerCore
+from stages.models.base import File, ModelError, RequestError, StageModel
+from stages.models.registry import choose
+from stages.parcel import Parcel, ParcelError
+from stages.protocol import INLINE_BYTES, Artifact, Offer, Task
+from stages.transport.base import Fetcher, FetchError, Outbox
+
+log = logging.getLogger(__name__)
+
+Completion = Callable[[WorkerCore], list[Instruction]]
+Post = Callable[[Completion], None]
+
+FETCH_DEADLINE_S: Final = 30.0
+UPLOAD_DEADLINE_S: Final = 60.0
+STEP_NEWS_S: Final = 0.05  # progress is told at most this often
+
+
+class Uploader(Protocol):
+    """How a large artefact gets to the head."""
+
+    def upload(self, key: str, data: bytes, checksum: int, deadline_s: float) -> None:
+        """Push and return once it is stored. Raises FetchError."""
+
+
+class Pipeline:
+    """Owns the threads, the model and the bytes in flight. Methods are called from the worker's main thread."""
+
+    def __init__(
+        self, post: Post, outbox: Outbox, fetcher: Fetcher, inline_fetcher: Fetcher, uploader: Uploader, device: str
+    ) -> None:
+        self._post = post
+        self._outbox = outbox
+        self._fetcher = fetcher  # used by the fetch thread alone
+        self._inline = inline_fetcher  # used by the compute thread alone
+        self._uploader = uploader  # used by the send thread alone
+        self._device = device
+        self._model: StageModel | None = None
+        self._inputs: dict[str, Parcel] = {}
+        self._results: dict[str, Parcel | File] = {}
+        self._stop: set[TaskRef] = set()
+        self._lines: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
+        self._threads = [self._start(name) for name in ("fetch", "compute", "send")]
+
+    # --- from the main thread ---------------------------------------------------------------------------------
+
+    def load(self, order: Load) -> None:
+        """Load a role's weights on the compute thread."""
+        self._lines["compute"].put(lambda: self._load(order))
+
+    def unload(self) -> None:
+        """Free the model."""
+        self._lines["compute"].put(self._unload)
+
+    def fetch(self, task: Task) -> None:
+        """Bring the task's input here."""
+        self._lines["fetch"].put(lambda: self._fetch(task))
+
+    def compute(self, task: Task) -> None:
+        """Run the task."""
+        self._lines["compute"].put(lambda: self._compute(task))
+
+    def publish(self, ref: TaskRef) -> None:
+        """Offer or upload the task's result."""
+        self._lines["send"].put(lambda: self._publish(ref))
+
+    def stop_task(self, ref: TaskRef) -> None:
+        """Stop computing it at the next step."""
+        self._stop.add(ref)
+
+    def forget(self, key: str) -> None:
+        """Drop everything kept under the key."""
+        self._inputs.pop(key, None)
+        self._results.pop(key, None)
+        self._outbox.drop(key)
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """End the threads (a computation in progress is not waited for longer than ``timeout_s``)."""
+        for line in self._lines.values():
+            line.put(None)
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    # --- on the threads ---------------------------------------------------------------------------------------
+
+    def _start(self, name: str) -> threading.Thread:
+        line: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lines[name] = line
+
+        def run() -> None:
+            while (job := line.get()) is not None:
+                job()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _load(self, order: Load) -> None:
+        begin = time.monotonic()
+        try:
+            model = choose(order.source).load(order.source, order.role.stage, self._device)
+        except ModelError as err:
+            fatal = str(err)
+            log.error("cannot load %s: %s", order.role, fatal)
+            self._post(lambda core: core.load_failed(order.role, fatal, fatal=True))
+        except Exception as err:  # boundary: an engine may raise anything
+            text = f"{type(err).__name__}: {err}"
+            log.exception("loading %s failed", order.role)
+            self._post(lambda core: core.load_failed(order.role, text, fatal=False))
+        else:
+            self._model = model
+            took = time.monotonic() - begin
+            log.info("loaded %s in %.1f s", order.role, took)
+            self._post(lambda core: core.loaded(order.role, took, 0))
+
+    def _unload(self) -> None:
+        if self._model is not None:
+            self._model.unload()
+            self._model = None
+
+    def _fetch(self, task: Task) -> None:
+        begin = time.monotonic()
+        assert task.input is not None  # the core fetches only what has a remote input  # noqa: S101
+        try:
+            parcel = self._fetcher.fetch(task.input, FETCH_DEADLINE_S)
+        except FetchError as err:
+            text = str(err)
+            log.warning("input of %s/%s: %s", task.ref.request, task.ref.stage, text)
+            self._post(lambda core: core.fetch_failed(task.ref, text))
+            return
+        self._inputs[task.ref.key] = parcel
+        took = time.monotonic() - begin
+        self._post(lambda core: core.fetched(task.ref, took))
+
+    def _compute(self, task: Task) -> None:
+        begin = time.monotonic()
+        ref = task.ref
+        try:
+            result = self._run(task, begin)
+        except RequestError as err:
+            self._fail(ref, "bad_request", str(err), retry=False, param=err.param)
+            return
+        except (FetchError, ParcelError) as err:
+            text = str(err)
+            self._post(lambda core: core.fetch_failed(ref, text))
+            return
+        except Exception as err:  # boundary: an engine may raise anything
+            log.exception("computing %s/%s failed", ref.request, ref.stage)
+            self._fail(ref, type(err).__name__, str(err), retry=True)
+            return
+        took = time.monotonic() - begin
+        if result is None:
+            self._stop.discard(ref)
+            self._post(lambda core: core.stopped(ref))
+        elif (len(result.data) if isinstance(result, File) else result.nbytes) <= INLINE_BYTES:
+            self._publish_result(ref, result, took)  # nothing to move: not worth a change of threads
+        else:
+            self._results[ref.key] = result
+            self._post(lambda core: core.computed(ref, took))
+
+    def _run(self, task: Task, begin: float) -> Parcel | File | None:
+        """None: stopped on the way."""
+        if self._model is None:
+            msg = "no model is loaded"
+            raise RuntimeError(msg)
+        params: dict[str, Any] = msgspec.json.decode(task.params)
+        inputs = self._inputs.pop(task.ref.key, None)
+        if inputs is None and task.input is not None:
+            inputs = self._inline.fetch(task.input, FETCH_DEADLINE_S)
+        job = self._model.start(params, inputs)
+        told = begin
+        while True:
+            if task.ref in self._stop:
+                return None
+            more = job.step()
+            if job.total_steps > 1 and (not more or time.monotonic() - told >= STEP_NEWS_S):
+                told = time.monotonic()
+                done, total = job.steps_done, job.total_steps
+                self._post(lambda core, d=done, t=total: core.stepped(task.ref, d, t))  # type: ignore[misc]
+            if not more:
+                return job.finish()
+
+    def _publish(self, ref: TaskRef) -> None:
+        result = self._results.pop(ref.key, None)
+        if result is None:  # forgotten meanwhile
+            self._post(lambda core: core.stopped(ref))
+        else:
+            self._publish_result(ref, result, None)
+
+    def _publish_result(self, ref: TaskRef, result: Parcel | File, seconds: float | None) -> None:
+        offer: Offer | None = None
+        artifact: Artifact | None = None
+        try:
+            if isinstance(result, File):
+                artifact = self._store(ref, result)
+            else:
+                offer = self._outbox.offer(ref.key, result)
+        except Exception as err:  # boundary: no transport may take the worker down
+            log.exception("publishing %s/%s failed", ref.request, ref.stage)
+            self._fail(ref, "publish", f"{type(err).__name__}: {err}", retry=True)
+            return
+        self._post(lambda core: core.published(ref, offer, artifact, seconds))
+
+    def _store(self, ref: TaskRef, file: File) -> Artifact:
+        checksum = xxhash.xxh3_64_intdigest(file.data)
+        if len(file.data) <= INLINE_BYTES:
+            return Artifact(file.mime, len(file.data), checksum, file.data)
+        self._uploader.upload(ref.key, file.data, checksum, UPLOAD_DEADLINE_S)
+        return Artifact(file.mime, len(file.data), checksum)
+
+    def _fail(self, ref: TaskRef, code: str, message: str, *, retry: bool, param: str | None = None) -> None:
+        self._stop.discard(ref)
+        self._post(lambda core: core.compute_failed(ref, code, message, retry=retry, param=param))
+
+
+def shm_worker_dir(service_dir: str, worker: str) -> Path:
+    """Where a worker's segments live: below the service's folder, so that the agent can sweep up after a crash."""
+    return Path(service_dir) / worker

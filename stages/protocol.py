@@ -1,0 +1,414 @@
+"""Every message that crosses a process boundary, and the limits that are checked before one is decoded.
+
+A frame on the hub socket is one msgpack *list* of tagged messages, so that a busy peer pays for one system call a
+turn and not one a message. Nothing here knows torch, zmq or threads; the wire is msgpack only, never pickle.
+"""
+
+from typing import Final
+
+import msgspec
+
+from planner.domain import Role, TaskRef
+
+PROTOCOL_VERSION: Final = 1
+MAX_CONTROL_BYTES: Final = 1 << 20  # one frame on a control socket (ZMQ_MAXMSGSIZE: enforced before we see it)
+MAX_DATA_BYTES: Final = (1 << 20) + 4096  # one frame on a data socket: a chunk and its header
+CHUNK_BYTES: Final = 1 << 20
+INLINE_BYTES: Final = 32 << 10  # parcels and artefacts up to this ride in the message itself
+MAX_BATCH: Final = 256  # messages in one frame
+HEARTBEAT_S: Final = 1.0
+LEASE_S: Final = 5.0
+
+
+class ModelSource(msgspec.Struct, frozen=True):
+    """Where a model comes from. ``id`` is a hub id, an absolute folder, or ``synthetic``."""
+
+    name: str
+    id: str
+    revision: str | None = None
+    dtype: str = "auto"
+    adapter: str | None = None  # entry-point name in ``disagctl.adapters``; None = the first that supports it
+    options: bytes = b"{}"  # JSON the adapter understands (the synthetic model's stages; CPU offload …)
+
+
+# --- tensors in flight -------------------------------------------------------------------------------------------
+
+
+class TensorDesc(msgspec.Struct, frozen=True, array_like=True):
+    """One tensor of a parcel: C-contiguous, little-endian."""
+
+    shape: tuple[int, ...]
+    dtype: str  # torch's name without the prefix: float32, bfloat16, uint8 …
+    nbytes: int
+    checksum: int  # xxh3-64 of the bytes
+
+
+class InlineRoute(msgspec.Struct, frozen=True, tag="inline"):
+    """The bytes are here (all tensors, concatenated)."""
+
+    data: bytes
+
+
+class ShmRoute(msgspec.Struct, frozen=True, tag="shm"):
+    """A file in shared memory of the host ``host``, laid out as the tensors one after another, 64-byte aligned."""
+
+    host: str
+    path: str
+
+
+class ZmqRoute(msgspec.Struct, frozen=True, tag="zmq"):
+    """A data server (ROUTER, CURVE) that answers chunk reads of ``Offer.key``."""
+
+    endpoint: str
+    server_key: str  # z85
+
+
+Route = InlineRoute | ShmRoute | ZmqRoute
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A parcel that its producer holds for whoever needs it: the description, and the ways to get at the bytes."""
+
+    key: str
+    tree: bytes  # msgpack of the values, each tensor replaced by Ext(1, index)
+    tensors: tuple[TensorDesc, ...]
+    routes: tuple[Route, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, without alignment."""
+        return sum(t.nbytes for t in self.tensors)
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """A finished file. ``data`` is empty when it was uploaded to the head's data server under ``TaskRef.key``."""
+
+    mime: str
+    nbytes: int
+    checksum: int  # xxh3-64
+    data: bytes = b""
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One stage of one request, to be computed."""
+
+    ref: TaskRef
+    model: str
+    attempt: int
+    params: bytes  # JSON object, validated by the gateway; what the stages make of it is the adapter's business
+    input: Offer | None = None  # the previous stage's output; for the first stage an uploaded input, if any
+
+
+# --- worker → head -----------------------------------------------------------------------------------------------
+
+
+class HeldTask(msgspec.Struct, frozen=True, array_like=True):
+    """A task the worker has not finished, as told in a Hello."""
+
+    ref: TaskRef
+    started: bool
+
+
+class HeldOutput(msgspec.Struct, frozen=True):
+    """A finished output the worker still holds, as told in a Hello."""
+
+    ref: TaskRef
+    offer: Offer | None = None
+    artifact: Artifact | None = None
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """First words of a worker, and again whenever either side missed something (a new head, a lost lease, a gap).
+
+    It restates everything, so that both sides agree again whatever was lost between them.
+    """
+
+    version: int
+    worker: str
+    node: str
+    pid: int
+    role: Role | None = None
+    phase: str = "starting"
+    load_s: float = 0.0
+    tasks: tuple[HeldTask, ...] = ()
+    held: tuple[HeldOutput, ...] = ()
+
+
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """The worker's I/O thread is alive. ``head`` is the incarnation it last heard."""
+
+    head: int = 0
+
+
+class RoleReady(msgspec.Struct, frozen=True, tag="ready"):
+    """Weights are loaded; tasks may come. ``load_s`` is measured; ``peak_bytes`` on the device after loading."""
+
+    role: Role
+    load_s: float
+    peak_bytes: int = 0
+
+
+class RoleFailed(msgspec.Struct, frozen=True, tag="role_failed"):
+    """The role could not be loaded. ``fatal``: no retry will help (a missing folder, an unsupported model)."""
+
+    role: Role
+    message: str
+    fatal: bool = False
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """Compute began: from here on the attempt is charged to the request."""
+
+    ref: TaskRef
+
+
+class Step(msgspec.Struct, frozen=True, tag="step"):
+    """``done`` of ``total`` denoise steps are computed."""
+
+    ref: TaskRef
+    done: int
+    total: int
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set."""
+
+    ref: TaskRef
+    seconds: float
+    offer: Offer | None = None
+    artifact: Artifact | None = None
+    fetch_s: float = 0.0  # time the input took to arrive
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The attempt failed. ``retry`` False: the request itself is at fault (its field ``param``): all would fail."""
+
+    ref: TaskRef
+    code: str
+    message: str
+    retry: bool = True
+    param: str | None = None
+
+
+class InputLost(msgspec.Struct, frozen=True, tag="input_lost"):
+    """The input could not be fetched by any route (its holder is gone, or the bytes are not what was promised)."""
+
+    ref: TaskRef
+    key: str
+    message: str
+
+
+class Returned(msgspec.Struct, frozen=True, tag="returned"):
+    """A task handed back unstarted, free of charge (drain, role switch)."""
+
+    ref: TaskRef
+
+
+class Drained(msgspec.Struct, frozen=True, tag="drained"):
+    """Nothing runs and nothing is held any more."""
+
+
+WorkerMessage = (
+    Hello
+    | Beat
+    | RoleReady
+    | RoleFailed
+    | Started
+    | Step
+    | Done
+    | Failed
+    | InputLost
+    | Returned
+    | Drained
+)
+
+# --- head → worker -----------------------------------------------------------------------------------------------
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    """Answer to Hello and Beat: which incarnation of the head speaks."""
+
+    head: int
+
+
+class Who(msgspec.Struct, frozen=True, tag="who"):
+    """The head has no row for this peer: say Hello again."""
+
+
+class SetRole(msgspec.Struct, frozen=True, tag="set_role"):
+    """Become this role; with another one loaded, drain and switch."""
+
+    role: Role
+    source: ModelSource
+
+
+class Assign(msgspec.Struct, frozen=True, tag="assign"):
+    """A task against one of the worker's credits."""
+
+    task: Task
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Stop at the next step boundary and forget it; no answer is expected."""
+
+    ref: TaskRef
+
+
+class Release(msgspec.Struct, frozen=True, tag="release"):
+    """These outputs are no longer needed."""
+
+    keys: tuple[str, ...]
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Take nothing new, hand back what has not started, finish the rest."""
+
+
+class Peers(msgspec.Struct, frozen=True, tag="peers"):
+    """CURVE public keys (z85) that may read from this worker's data server: all enrolled nodes."""
+
+    keys: tuple[str, ...]
+
+
+HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Release | Drain | Peers
+
+# --- agent ↔ head ------------------------------------------------------------------------------------------------
+
+
+class GpuInfo(msgspec.Struct, frozen=True):
+    """One accelerator of a node."""
+
+    index: int
+    name: str
+    memory_bytes: int
+
+
+class WorkerVitals(msgspec.Struct, frozen=True):
+    """What the agent sees of a worker process from outside. state: running | stopped | exited."""
+
+    worker: str
+    slot: str
+    pid: int
+    state: str
+    exit_code: int | None = None
+    rss_bytes: int = 0
+
+
+class AgentHello(msgspec.Struct, frozen=True, tag="agent_hello"):
+    """First words of a node's agent, and again when the head asks Who."""
+
+    version: int
+    node: str
+    host: str
+    pid: int
+    cpus: int
+    memory_bytes: int
+    gpus: tuple[GpuInfo, ...] = ()
+    workers: tuple[WorkerVitals, ...] = ()
+
+
+class AgentBeat(msgspec.Struct, frozen=True, tag="agent_beat"):
+    """The agent vouches for its workers' processes. Sent every HEARTBEAT_S and at once when one ends."""
+
+    head: int
+    workers: tuple[WorkerVitals, ...] = ()
+
+
+AgentMessage = AgentHello | AgentBeat
+
+
+class WorkerWish(msgspec.Struct, frozen=True):
+    """The head wants a worker process in this slot."""
+
+    slot: str
+    gpu: int | None = None
+    generation: int = 0  # a higher one replaces the process in the slot (a hung worker)
+
+
+class Wishes(msgspec.Struct, frozen=True, tag="wishes"):
+    """The complete list of workers the node shall run; level-triggered, so repeating it is harmless."""
+
+    workers: tuple[WorkerWish, ...]
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    """End every worker, clean up, exit."""
+
+
+AgentOrder = Welcome | Who | Wishes | Shutdown | Peers
+
+# --- enrolment (its own socket; the token is compared before anything is decoded) ---------------------------------
+
+
+class Enrolled(msgspec.Struct, frozen=True, tag="enrolled"):
+    """The node's key is on the list; connect to these."""
+
+    node: str
+    hub: str
+    data: str
+
+
+class WorkerBoot(msgspec.Struct, frozen=True):
+    """What an agent tells a worker process: one line of JSON on its standard input, for it holds the node's key."""
+
+    worker: str
+    node: str
+    host: str  # names the machine: equal hosts share memory
+    hub: str
+    data: str
+    head_key: str
+    public: str
+    secret: str
+    shm_dir: str
+    advertise: str
+    transport: str
+    pipeline: str
+    prefetch: int
+    gpu: int | None = None
+
+
+# --- data sockets -------------------------------------------------------------------------------------------------
+
+
+class Get(msgspec.Struct, frozen=True, tag="get", array_like=True):
+    """Read ``length`` bytes at ``offset`` of tensor ``index`` of parcel ``key``. The answer is [Get, bytes]."""
+
+    key: str
+    index: int
+    offset: int
+    length: int
+
+
+class Put(msgspec.Struct, frozen=True, tag="put", array_like=True):
+    """Upload a chunk of an artefact: frames [Put, bytes]. ``total`` bytes in all, ``checksum`` of the whole."""
+
+    key: str
+    offset: int
+    total: int
+    checksum: int
+
+
+class DataError(msgspec.Struct, frozen=True, tag="error", array_like=True):
+    """The data server cannot serve this. code: gone | bad_request | full."""
+
+    key: str
+    code: str
+
+
+DataMessage = Get | Put | DataError
+
+
+class Bootstrap(msgspec.Struct, frozen=True):
+    """What an agent is started with: a file of mode 0600 that it deletes once enrolled."""
+
+    node: str
+    enrol_endpoint: str
+    head_key: str  # CURVE public key of the head, z85
+    token: str  # one-time
+    work_dir: str
+    shm_dir: str  # where this service's shared-memory segments live
+    advertise: str = "127.0.0.1"  # address other nodes reach this one by
+    dead_man_s: float = 1800.0
+    transport: str = "auto"
+    pipeline: str = "async"
+    prefetch: int = 2

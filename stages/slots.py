@@ -1,0 +1,86 @@
+"""Which worker processes a node's agent starts and ends: pure, from the head's wishes and what the processes do.
+
+A worker that dies is started again under a new id, after a pause that doubles while it keeps dying young.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from stages.protocol import WorkerWish
+
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 30.0
+SETTLED_S: Final = 30.0  # having lived this long, a worker's next death starts with the first pause again
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Start a process for the slot."""
+
+    slot: str
+    worker: str
+    gpu: int | None
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """End the slot's process, at once: whatever matters was drained before."""
+
+    slot: str
+    worker: str
+
+
+class Slot(msgspec.Struct):
+    """One place for a worker process."""
+
+    wish: WorkerWish
+    worker: str | None = None
+    generation: int = 0
+    starts: int = 0
+    deaths: int = 0
+    started_s: float = 0.0
+    not_before_s: float = 0.0
+
+
+class SlotBook:
+    """The node's slots. ``node`` and ``era`` make worker ids unique over restarts of the agent."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.slots: dict[str, Slot] = {}
+        self._doomed: dict[str, str] = {}  # worker → slot, of slots no longer wished for
+
+    def wish(self, wishes: Iterable[WorkerWish]) -> None:
+        """Replace the list of wishes."""
+        wanted = {w.slot: w for w in wishes}
+        for name in [n for n in self.slots if n not in wanted]:
+            slot = self.slots.pop(name)
+            if slot.worker is not None:
+                self._doomed[slot.worker] = name
+        for name, wish in wanted.items():
+            slot = self.slots.setdefault(name, Slot(wish, generation=wish.generation))
+            if wish.generation > slot.generation and slot.worker is not None:
+                self._doomed[slot.worker] = name
+                slot.worker = None
+            slot.wish, slot.generation = wish, max(slot.generation, wish.generation)
+
+    def died(self, worker: str, now: float) -> None:
+        """A worker process has ended."""
+        self._doomed.pop(worker, None)
+        slot = next((s for s in self.slots.values() if s.worker == worker), None)
+        if slot is None:
+            return
+        slot.worker = None
+        slot.deaths = 1 if now - slot.started_s > SETTLED_S else slot.deaths + 1
+        slot.not_before_s = now + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (slot.deaths - 1))
+
+    def actions(self, now: float) -> list[Start | Kill]:
+        """What to do now. Started slots count as filled at once; killed ones until ``died``."""
+        out: list[Start | Kill] = [Kill(slot, worker) for worker, slot in self._doomed.items()]
+        busy = set(self._doomed.values())
+        for name, slot in self.slots.items():
+            if slot.worker is None and name not in busy and now >= slot.not_before_s:
+                slot.starts += 1
+                slot.worker, slot.started_s = f"{self.node}.{name}.{slot.starts}", now
+                out.append(Start(name, slot.worker, slot.wish.gpu))
+        return out

@@ -1,0 +1,1 @@
+"""How tensors travel from one stage's worker to the next."""
