@@ -101,6 +101,8 @@ class Engine:
         """A few times a second."""
         now = self.clock()
         self.ledger.tick(now)
+        if self.ledger.holding and self.roster.all_greeted():
+            self.ledger.release_hold()
         for node in [n.id for n in self.roster.nodes.values() if now - n.heard_s > self.ledger.limits.lease_s]:
             self.desk.event("node_silent", f"{node}: no word from its agent for {self.ledger.limits.lease_s:g} s")
             self.roster.nodes[node].heard_s = now + 60.0  # said once a minute
@@ -251,9 +253,11 @@ class Engine:
         if message.role != worker.role:
             self._give_role(worker)
             return
+        news = worker.phase != "ready"
         worker.phase, worker.load_s, worker.why = "ready", message.load_s, ""
         self.ledger.worker_ready(worker.id, worker.role, self.prefetch, now)
-        self.desk.event("worker_ready", f"{worker.id}: loaded {worker.role} in {message.load_s:.1f} s")
+        if news:
+            self.desk.event("worker_ready", f"{worker.id}: loaded {worker.role} in {message.load_s:.1f} s")
 
     def _role_failed(self, worker: WorkerState, message: wire.RoleFailed, now: float) -> None:
         worker.phase, worker.why, worker.fatal = "starting", message.message, message.fatal

@@ -125,6 +125,10 @@ class Roster:
         """Slots that drained for too long."""
         return [slot for slot, since in self.draining.items() if now - since > DRAIN_S]
 
+    def all_greeted(self) -> bool:
+        """Whether every process that the agents vouch for has said what it holds."""
+        return bool(self.workers) and all(w.greeted or not w.running for w in self.workers.values())
+
     def in_role(self, role: Role) -> list[WorkerState]:
         """Workers of a role."""
         return [w for w in self.workers.values() if w.role == role]

@@ -6,6 +6,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from disagctl.service import IdempotencyConflict, QueueFull, Stopping, StorageFull
 from disagctl.views import JobView
@@ -115,12 +116,18 @@ async def on_api_error(request: Request, exc: Exception) -> Response:
 async def on_http_exception(request: Request, exc: Exception) -> Response:
     """Starlette's handler for its own 404 and 405."""
     assert isinstance(exc, HTTPException)  # noqa: S101  registered for this class only
-    path, method = request.url.path[:200], request.method
+    path, method = request.scope["path"][:200], request.method
     if exc.status_code == 404:
         error = ApiError(404, f"there is nothing at {path}", code="unknown_url")
     elif exc.status_code == 405:
-        error = ApiError(405, f"{path} does not take {method}", code="method_not_allowed")
+        error = ApiError(405, f"{path} does not take {method}", code="method_not_allowed", headers=_allowed(request))
     else:
-        error = ApiError(exc.status_code, exc.detail, code="http_error")
-    error.headers = dict(exc.headers or {})
+        error = ApiError(exc.status_code, exc.detail, code="http_error", headers=dict(exc.headers or {}))
     return error.response()
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """All methods of the path: it has a route for each, and Starlette knows only those of the first."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    match = [route.methods or set() for route in routes if route.path_regex.match(request.scope["path"])]
+    return {"allow": ", ".join(sorted(set[str]().union(*match)))}

@@ -34,6 +34,11 @@ class Ledger(Book):
             self._on_hold[request.id] = None
         self._hold_until_s = now + grace_s
 
+    @property
+    def holding(self) -> bool:
+        """Whether workers still have time to report what an earlier head had given them."""
+        return self._hold_until_s is not None
+
     def release_hold(self) -> None:
         """Everybody has reported (or had the time to): queue what nobody has."""
         held, self._on_hold, self._hold_until_s = self._on_hold, {}, None
