@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @contextmanager
 def admin(where: ServicePaths, timeout_s: float = 10.0) -> "Iterator[httpx.Client]":
     """A client for ``http://admin/admin/v1/…``. Its calls raise httpx.TransportError when there is no head."""
-    import httpx  # noqa: PLC0415  # slow to import, and most verbs' --help needs none of it
+    import httpx  # slow to import, and most verbs' --help needs none of it
 
     # A Unix socket's path is limited to 108 bytes; through the folder's descriptor it is always short.
     fd = os.open(where.root, os.O_RDONLY | os.O_DIRECTORY)
@@ -31,13 +31,13 @@ def admin(where: ServicePaths, timeout_s: float = 10.0) -> "Iterator[httpx.Clien
 
 def head_status(where: ServicePaths, timeout_s: float = 10.0) -> StatusView | None:
     """The status, or None when no head answers."""
-    import httpx  # noqa: PLC0415
+    import httpx
 
     try:
         with admin(where, timeout_s) as client:
             answer = client.get("/admin/v1/status")
     except (httpx.TransportError, OSError):
         return None
-    if answer.status_code != 200:  # noqa: PLR2004
+    if answer.status_code != 200:
         return None
     return msgspec.json.decode(answer.content, type=StatusView)

@@ -20,7 +20,7 @@ from disagctl.events import EventLog
 from disagctl.jobs import JobBook, LiveJob, item_id, job_of, new_job_id
 from disagctl.service import Content, IdempotencyConflict, ModelInfo, NewJob, QueueFull, Stopping, StorageFull
 from disagctl.store import Store, StoreFull, delete_job, finish_item, insert_items, mark_fetched
-from disagctl.store_rows import ItemRow, signed
+from disagctl.store.rows import ItemRow, signed
 from disagctl.views import JobView
 from planner.domain import TaskRef
 from planner.run import effects as fx

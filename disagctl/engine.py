@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from disagctl.roster import HANG_S, Roster, WorkerState
+from disagctl.roster import HANG_S, Roster, WorkerState, split_worker_id
 from planner.domain import Role, TaskRef
 from planner.run import effects as fx
 from planner.run.ledger import Ledger
@@ -137,7 +137,7 @@ class Engine:
     def _vitals(self, node: str, vitals: wire.WorkerVitals, now: float) -> None:
         worker = self.roster.vitals(node, vitals)
         if worker is None:
-            self._worker_gone(vitals.worker, f"its process ended with {vitals.exit_code}")
+            self._worker_gone(vitals)
         elif worker.running and worker.greeted:
             if now - worker.heard_s <= HANG_S:
                 self.ledger.seen(worker.id, now)
@@ -172,15 +172,16 @@ class Engine:
             known.greeted = False
             self.sender.send(known.node, wire.Wishes(self.roster.wishes(known.node)))
 
-    def _worker_gone(self, worker: str, why: str) -> None:
-        slot = worker.partition(".")[2].rpartition(".")[0]
+    def _worker_gone(self, vitals: wire.WorkerVitals) -> None:
+        worker, why = vitals.worker, f"its process ended with {vitals.exit_code}"
+        slot = split_worker_id(worker)[1]
         if self.roster.draining.pop(slot, None) is None:
             self.desk.event("worker_lost", f"{worker}: {why}")
-        self.ledger.worker_lost(worker, why)
+        self.ledger.worker_lost(worker, why, charge=() if vitals.computing is None else (vitals.computing,))
 
     # --- workers ----------------------------------------------------------------------------------------------
 
-    def _worker(self, peer: str, message: wire.WorkerMessage, now: float) -> None:
+    def _worker(self, peer: str, message: wire.WorkerMessage, now: float) -> None:  # noqa: C901, PLR0912  # a table
         if isinstance(message, wire.Hello):
             self._hello(peer, message, now)
             return

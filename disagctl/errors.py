@@ -1,17 +1,17 @@
 """Every error a user can meet, as one tree.
 
-    DisagctlError                    what — why — what to run next; a stable code and an exit code
-    ├── UsageError          2        the command line is off, or a confirmation is needed and nobody is there to give it
-    ├── SpecError           3        service.yaml is invalid; carries file and line
-    ├── InfeasibleError     4        no plan, no capacity, too little memory or disk
-    ├── OverBudgetError     5
-    ├── CredentialsError    6
-    ├── TeardownError       7        something may still run or bill
-    ├── WaitTimeout         8
-    ├── UnhealthyError      9        the service cannot serve
-    ├── RequestFailed       100      one generation failed
-    ├── RequestCancelled    103
-    └── UnexpectedError     1        none of the above
+DisagctlError                    what — why — what to run next; a stable code and an exit code
+├── UsageError          2        the command line is off, or a confirmation is needed and nobody is there to give it
+├── SpecError           3        service.yaml is invalid; carries file and line
+├── InfeasibleError     4        no plan, no capacity, too little memory or disk
+├── OverBudgetError     5
+├── CredentialsError    6
+├── TeardownError       7        something may still run or bill
+├── WaitTimeout         8
+├── UnhealthyError      9        the service cannot serve
+├── RequestFailed       100      one generation failed
+├── RequestCancelled    103
+└── UnexpectedError     1        none of the above
 """
 
 from typing import ClassVar

@@ -7,7 +7,7 @@ from typing import Final
 
 from disagctl import clock
 from disagctl.store import Store, StoreFull, add_event
-from disagctl.store_rows import EventRow
+from disagctl.store.rows import EventRow
 from disagctl.views import EventView
 
 log = logging.getLogger(__name__)

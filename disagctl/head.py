@@ -26,6 +26,7 @@ from disagctl.gateway.server import HttpServer
 from disagctl.gateway.sockets import bind_tcp, bind_unix
 from disagctl.hub import EnrolDesk, Hub
 from disagctl.metrics import prometheus
+from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
 from disagctl.provision.local import LocalProvisioner
 from disagctl.roster import Roster
@@ -38,7 +39,6 @@ from disagctl.views import EventView, StatusView
 from planner.domain import Role
 from planner.run.ledger import Ledger
 from stages.logfile import LogFile
-from disagctl.models import card_of
 from stages.protocol import LEASE_S, Bootstrap, Enrolled
 from stages.transport.data_server import DataServer
 from stages.transport.segments import remove_service
@@ -83,7 +83,9 @@ class Head(FrontDesk):
         self.engine.sender, self.engine.desk = self.hub, self
         self.was_ready = False
         limits = self.spec.budget
-        self.budget = {k: v for k in ("max_usd_per_hour", "max_usd_total") if (v := getattr(limits, k)) is not None} or None
+        self.budget = {
+            k: v for k in ("max_usd_per_hour", "max_usd_total") if (v := getattr(limits, k)) is not None
+        } or None
         self._artifact_store = artifacts
         self._stopped = asyncio.Event()
         self._discard = False

@@ -140,7 +140,7 @@ class Hub:
         follows = len(view) > SEQ_BYTES and counter.check(view)
         try:
             messages = self._decoder.decode(view[SEQ_BYTES:])
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.undecodable += 1
             return
         if not follows:

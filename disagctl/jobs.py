@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from disagctl.store_rows import ITEM_COLUMNS, ItemRow, unsigned
+from disagctl.store.rows import ITEM_COLUMNS, ItemRow, unsigned
 from disagctl.views import ItemView, JobError, JobStatus, JobView
 from planner.run.ledger import Ledger
 

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from disagctl.provision.local import alive, default_shm_dir
 from disagctl.settings import child_environment
 from disagctl.spec import Spec, dump_spec, load_spec
 from disagctl.state import ServicePaths, ServiceRecord, paths, read_record, write_private, write_record
-from disagctl.store_offline import last_events, open_nodes, outcomes, unfetched
+from disagctl.store.offline import last_events, open_nodes, outcomes, unfetched
 from disagctl.views import EventView, HeadView, NodeView, RequestCounts, StatusView
 
 POLL_S: Final = 0.2
@@ -160,7 +159,9 @@ def _update(where: ServicePaths, spec: Spec) -> ServiceRecord:
     record = read_record(where)
     if record.stopping:
         raise UsageError(
-            f"{where.name} is being taken down", next=f"run disagctl down {where.name} -y first, then up again", code="stopping"
+            f"{where.name} is being taken down",
+            next=f"run disagctl down {where.name} -y first, then up again",
+            code="stopping",
         )
     text = dump_spec(spec)
     if where.spec.exists() and where.spec.read_text() == text:
@@ -176,18 +177,20 @@ def _update(where: ServicePaths, spec: Spec) -> ServiceRecord:
 
 
 def _start_head(where: ServicePaths) -> None:
-    log_fd = os.open(where.logs / "head.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        subprocess.Popen(  # noqa: S603  # our own interpreter and module
-            [sys.executable, "-m", "disagctl.head", str(where.root)],
-            stdin=subprocess.DEVNULL,
-            stdout=log_fd,
-            stderr=log_fd,
-            start_new_session=True,
-            env=child_environment(),
-        )
-    finally:
-        os.close(log_fd)
+    """Start a process that is nobody's child: posix_spawn and not Popen, which would want to wait for it."""
+    log = str(where.logs / "head.log")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "disagctl.head", str(where.root)],
+        child_environment(),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
 
 
 def _await_head(where: ServicePaths) -> ServiceRecord:
@@ -198,7 +201,10 @@ def _await_head(where: ServicePaths) -> ServiceRecord:
             return record
         time.sleep(POLL_S)
     raise UnhealthyError(
-        "the head did not start", why=_last_line(where.logs / "head.log"), next=f"disagctl logs {where.name}", code="head_failed"
+        "the head did not start",
+        why=_last_line(where.logs / "head.log"),
+        next=f"disagctl logs {where.name}",
+        code="head_failed",
     )
 
 
@@ -207,7 +213,9 @@ def _await_ready(where: ServicePaths, wait_s: float, on_progress: OnStatus) -> N
     while True:
         status = head_status(where)
         if status is None:
-            raise UnhealthyError("the head has ended", why=_last_line(where.logs / "head.log"), next=f"disagctl logs {where.name}")
+            raise UnhealthyError(
+                "the head has ended", why=_last_line(where.logs / "head.log"), next=f"disagctl logs {where.name}"
+            )
         on_progress(status)
         if status.state == "ready":
             return
@@ -219,13 +227,15 @@ def _await_ready(where: ServicePaths, wait_s: float, on_progress: OnStatus) -> N
             )  # fmt: skip
         if time.monotonic() > deadline:
             raise WaitTimeout(
-                f"{where.name} is not ready after {wait_s:g} s", why="it goes on starting", next=f"disagctl status {where.name} -w"
+                f"{where.name} is not ready after {wait_s:g} s",
+                why="it goes on starting",
+                next=f"disagctl status {where.name} -w",
             )
         time.sleep(POLL_S)
 
 
 def _stop_head(where: ServicePaths, record: ServiceRecord, *, discard: bool, say: Callable[[str], None]) -> None:
-    import httpx  # noqa: PLC0415
+    import httpx
 
     say("asking the head to end every node")
     try:
@@ -249,7 +259,9 @@ def _locked(where: ServicePaths) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
-            raise UsageError(f"another up or down of {where.name} is at work", next="wait for it to end", code="busy") from err
+            raise UsageError(
+                f"another up or down of {where.name} is at work", next="wait for it to end", code="busy"
+            ) from err
         yield
 
 
@@ -259,6 +271,3 @@ def _last_line(path: Path) -> str:
     except OSError:
         return ""
     return lines[-1][:300] if lines else ""
-
-
-

@@ -24,7 +24,9 @@ def prometheus(status: StatusView) -> bytes:
             value = getattr(stage, field)
             if value is not None:
                 gauge.labels(stage.model, stage.stage).set(value)
-    requests = Gauge("disagctl_requests_total", "Requests by outcome since the service was made", ["outcome"], registry=registry)
+    requests = Gauge(
+        "disagctl_requests_total", "Requests by outcome since the service was made", ["outcome"], registry=registry
+    )
     for outcome in ("accepted", "succeeded", "failed", "cancelled"):
         requests.labels(outcome).set(getattr(status.requests, outcome))
     for name, text, value in (

@@ -13,7 +13,7 @@ from disagctl.events import EventLog
 from disagctl.hub import Hub
 from disagctl.provision.base import NodeHandle, NodeRequest, Provisioner
 from disagctl.store import Store, StoreFull, put_node
-from disagctl.store_rows import NODE_COLUMNS, NodeRow
+from disagctl.store.rows import NODE_COLUMNS, NodeRow
 from stages.enrol import is_public_key
 from stages.protocol import Bootstrap, Enrolled, Shutdown
 from stages.transport.data_server import DataServer

@@ -28,7 +28,10 @@ def cards(spec: Spec) -> dict[str, ModelCard]:
             found[entry.name] = card_of(spec.source(entry))
         except ModelError as err:
             raise UsageError(
-                f"model {entry.name!r} cannot be used", why=str(err), next="check model.id in the spec", code="model_missing"
+                f"model {entry.name!r} cannot be used",
+                why=str(err),
+                next="check model.id in the spec",
+                code="model_missing",
             ) from err
     return found
 

@@ -28,7 +28,7 @@ def use_fast_loop() -> None:
     if os.environ.get("DISAGCTL_LOOP") == "asyncio":
         return
     try:
-        import uvloop  # noqa: PLC0415  # optional, and slow to import for a CLI that needs no loop
+        import uvloop  # optional, and slow to import for a CLI that needs no loop
     except ImportError:
         return
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())

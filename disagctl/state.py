@@ -150,9 +150,12 @@ def read_record(where: ServicePaths) -> ServiceRecord:
     except FileNotFoundError:
         known = ", ".join(p.name for p in services()) or "none"
         raise UsageError(
-            f"no service named {where.name!r}", why=f"services here: {known}", next="disagctl up SPEC makes one", code="unknown_service"
+            f"no service named {where.name!r}",
+            why=f"services here: {known}",
+            next="disagctl up SPEC makes one",
+            code="unknown_service",
         ) from None
-    except msgspec.DecodeError as err:
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
         raise UsageError(f"{where.record} is damaged", why=str(err), next=f"disagctl down {where.name} -y") from err
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from disagctl import __version__, clock
 from disagctl.roster import WorkerState
-from disagctl.store_rows import NodeRow
+from disagctl.store.rows import NodeRow
 from disagctl.views import (
     HeadView,
     NodeView,

@@ -7,10 +7,10 @@ from pathlib import Path
 import psutil
 
 from disagctl.errors import TeardownError
-from disagctl.provision.local import alive, end_agent, strays
 from disagctl.provision.base import NodeHandle
+from disagctl.provision.local import alive, end_agent, strays
 from disagctl.state import ServicePaths, ServiceRecord
-from disagctl.store_offline import open_nodes
+from disagctl.store.offline import open_nodes
 from stages.transport.segments import remove_service
 
 Say = Callable[[str], None]

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,7 @@ from stages.protocol import (
     WorkerBoot,
     WorkerVitals,
 )
+from stages.recorder import read_record
 from stages.settings import worker_environment
 from stages.slots import SlotBook, Start
 from stages.transport.segments import remove_worker
@@ -55,12 +57,15 @@ class Process:
     def __init__(self, boot: WorkerBoot, slot: str, log_path: Path) -> None:
         self.worker, self.slot = boot.worker, slot
         self.log = LogFile(log_path)
-        self.popen = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+        self.recorder = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # lives as long as we do
+        boot = msgspec.structs.replace(boot, recorder_fd=self.recorder.fileno())
+        self.popen = subprocess.Popen(  # our own interpreter and module
             [sys.executable, "-m", "stages.worker"],
             stdin=subprocess.PIPE,
             stdout=self.log.fd,
             stderr=self.log.fd,
             env=worker_environment(boot.gpu),
+            pass_fds=(self.recorder.fileno(),),
         )
         self._ps = psutil.Process(self.popen.pid)
         assert self.popen.stdin is not None  # noqa: S101  # we asked for a pipe
@@ -74,7 +79,8 @@ class Process:
         """What can be seen from outside."""
         code = self.popen.poll()
         if code is not None:
-            return WorkerVitals(self.worker, self.slot, self.popen.pid, "exited", code)
+            computing = read_record(self.recorder.fileno())
+            return WorkerVitals(self.worker, self.slot, self.popen.pid, "exited", code, computing=computing)
         try:
             stopped = self._ps.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
             rss = int(self._ps.memory_info().rss)
@@ -186,6 +192,7 @@ class Agent:
             process = self.processes.pop(vitals.worker)
             process.end()
             process.log.close()
+            process.recorder.close()
             remove_worker(Path(self.boot.shm_dir), vitals.worker)
             self.book.died(vitals.worker, now)
         for process in self.processes.values():

@@ -44,7 +44,7 @@ def enrol(context: "zmq.Context[Any]", boot: Bootstrap, public: str, secret: str
             socket.send_multipart([boot.token.encode(), boot.node.encode(), public.encode()])
             if socket.poll(int(TRY_S * 1000)):
                 return msgspec.msgpack.decode(socket.recv(), type=Enrolled)
-        except msgspec.DecodeError as err:
+        except (msgspec.DecodeError, UnicodeDecodeError) as err:
             msg = f"unreadable answer: {err}"
             raise EnrolError(msg) from err
         finally:

@@ -12,7 +12,7 @@ from stages.protocol import GpuInfo
 def gpus() -> tuple[GpuInfo, ...]:
     """The NVIDIA GPUs of this machine; none where there is no driver."""
     try:
-        import pynvml  # noqa: PLC0415  # optional at run time: a machine without a driver needs none of it
+        import pynvml  # optional at run time: a machine without a driver needs none of it
     except ImportError:
         return ()
     try:

@@ -81,7 +81,13 @@ class Link(Generic[In, Out]):
     """The peer's end. ``incoming`` is the type of list that the head sends."""
 
     def __init__(
-        self, context: "zmq.Context[Any]", endpoint: str, identity: str, keys: tuple[str, str], head_key: str, incoming: Any
+        self,
+        context: "zmq.Context[Any]",
+        endpoint: str,
+        identity: str,
+        keys: tuple[str, str],
+        head_key: str,
+        incoming: Any,
     ) -> None:
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         tune(self.socket)
@@ -113,7 +119,7 @@ class Link(Generic[In, Out]):
             lost |= not self._counter.check(frame)
             try:
                 messages += self._decoder.decode(frame[SEQ_BYTES:])
-            except (msgspec.DecodeError, RecursionError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 lost = True
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ def unpack(parcel: Parcel) -> dict[str, Any]:
 
     try:
         tree = msgspec.msgpack.decode(parcel.tree, type=dict[str, Any], ext_hook=ext)
-    except (msgspec.DecodeError, RecursionError) as err:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
         msg = f"unreadable parcel: {err}"
         raise ParcelError(msg) from err
     return tree

@@ -22,6 +22,7 @@ from stages.models.base import File, ModelError, RequestError, StageModel
 from stages.models.registry import choose
 from stages.parcel import Parcel, ParcelError
 from stages.protocol import INLINE_BYTES, Artifact, Offer, Task
+from stages.recorder import Recorder
 from stages.transport.base import Fetcher, FetchError, Outbox
 
 log = logging.getLogger(__name__)
@@ -45,12 +46,18 @@ class Pipeline:
     """Owns the threads, the model and the bytes in flight. Methods are called from the worker's main thread."""
 
     def __init__(
-        self, post: Post, outbox: Outbox, fetcher: Fetcher, inline_fetcher: Fetcher, uploader: Uploader, device: str
+        self,
+        post: Post,
+        outbox: Outbox,
+        fetchers: tuple[Fetcher, Fetcher],
+        uploader: Uploader,
+        recorder: Recorder,
+        device: str,
     ) -> None:
         self._post = post
         self._outbox = outbox
-        self._fetcher = fetcher  # used by the fetch thread alone
-        self._inline = inline_fetcher  # used by the compute thread alone
+        self._fetcher, self._inline = fetchers  # of the fetch thread and of the compute thread
+        self._recorder = recorder
         self._uploader = uploader  # used by the send thread alone
         self._device = device
         self._model: StageModel | None = None
@@ -166,6 +173,8 @@ class Pipeline:
             log.exception("computing %s/%s failed", ref.request, ref.stage)
             self._fail(ref, type(err).__name__, str(err), retry=True)
             return
+        finally:
+            self._recorder.end()
         took = time.monotonic() - begin
         if result is None:
             self._stop.discard(ref)
@@ -185,6 +194,7 @@ class Pipeline:
         inputs = self._inputs.pop(task.ref.key, None)
         if inputs is None and task.input is not None:
             inputs = self._inline.fetch(task.input, FETCH_DEADLINE_S)
+        self._recorder.begin(task.ref)
         job = self._model.start(params, inputs)
         told = begin
         while True:

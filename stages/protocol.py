@@ -208,19 +208,7 @@ class Drained(msgspec.Struct, frozen=True, tag="drained"):
     """Nothing runs and nothing is held any more."""
 
 
-WorkerMessage = (
-    Hello
-    | Beat
-    | RoleReady
-    | RoleFailed
-    | Started
-    | Step
-    | Done
-    | Failed
-    | InputLost
-    | Returned
-    | Drained
-)
+WorkerMessage = Hello | Beat | RoleReady | RoleFailed | Started | Step | Done | Failed | InputLost | Returned | Drained
 
 # --- head → worker -----------------------------------------------------------------------------------------------
 
@@ -292,6 +280,7 @@ class WorkerVitals(msgspec.Struct, frozen=True):
     state: str
     exit_code: int | None = None
     rss_bytes: int = 0
+    computing: TaskRef | None = None  # of an exited worker: what it was computing when it ended
 
 
 class AgentHello(msgspec.Struct, frozen=True, tag="agent_hello"):
@@ -365,6 +354,7 @@ class WorkerBoot(msgspec.Struct, frozen=True):
     pipeline: str
     prefetch: int
     gpu: int | None = None
+    recorder_fd: int | None = None
 
 
 # --- data sockets -------------------------------------------------------------------------------------------------
@@ -389,7 +379,7 @@ class Put(msgspec.Struct, frozen=True, tag="put", array_like=True):
 
 
 class DataError(msgspec.Struct, frozen=True, tag="error", array_like=True):
-    """The data server cannot serve this. code: gone | bad_request | full."""
+    """The data server cannot serve this. code: gone | bad_request | full | failed."""
 
     key: str
     code: str

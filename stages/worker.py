@@ -36,6 +36,7 @@ from stages.core import (
 from stages.link import Link
 from stages.pipeline import Completion, Pipeline, shm_worker_dir
 from stages.protocol import HEARTBEAT_S, HeadMessage, WorkerBoot, WorkerMessage
+from stages.recorder import Recorder
 from stages.transport.data_server import DataServer
 from stages.transport.fetcher import RouteFetcher
 from stages.transport.outbox import HeldOutbox
@@ -109,9 +110,9 @@ class Worker:
         self.pipeline = Pipeline(
             self.mail.post,
             self.outbox,
-            self._fetcher(),
-            self._fetcher(),
+            (self._fetcher(), self._fetcher()),
             HeadUploader(boot, self._fetcher()),
+            Recorder(boot.recorder_fd),
             "cpu" if boot.gpu is None else "cuda:0",  # the agent shows us one GPU
         )
         self.context: zmq.Context[Any] = zmq.Context()
@@ -165,7 +166,7 @@ class Worker:
             outgoing, self._outgoing = self._outgoing, []
             self.link.send(outgoing)
 
-    def _perform(self, instructions: list[Instruction]) -> None:
+    def _perform(self, instructions: list[Instruction]) -> None:  # noqa: C901  # a table
         for instruction in instructions:
             match instruction:
                 case Send(message=message):

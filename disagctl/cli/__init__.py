@@ -1,1 +1,1 @@
-"""The commands, one file a verb."""
+"""The commands, one file a verb. Data goes to stdout, chatter to stderr."""

@@ -14,7 +14,7 @@ from disagctl.views import JobView
 JSON: Final = "application/json"
 # Clients that retry by habit (OpenAI's does, on 409 and every 5xx) are told when that would only repeat the work.
 FINAL: Final = {"x-should-retry": "false"}
-_TYPES: Final = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _RETRY_S: Final = "5"
 
 

@@ -6,7 +6,7 @@ The bounds that depend on the model are checked in ``disagctl.gateway.checks``.
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import Meta, Raw, field
 
 MAX_SEED: Final = (1 << 63) - 1
 MAX_FRAMES: Final = 1025
@@ -23,8 +23,6 @@ Tokens = Annotated[int, Meta(ge=1, le=4096)]
 Frames = Annotated[int, Meta(ge=1, le=MAX_FRAMES)]
 Fps = Annotated[int, Meta(ge=1, le=60)]
 Seconds = Annotated[str, Meta(max_length=16)] | Annotated[float, Meta(gt=0, le=MAX_FRAMES)]
-
-_NOTHING: Final = Raw(b"")
 
 
 class ImageReference(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,17 +45,17 @@ class Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     input_reference: str | ImageReference | None = None
     stream: bool | None = None
     # The stock client sends these; they mean nothing here. Raw: skipped over, whatever they hold, and never built.
-    background: Raw = _NOTHING
-    moderation: Raw = _NOTHING
-    output_compression: Raw = _NOTHING
-    partial_images: Raw = _NOTHING
-    quality: Raw = _NOTHING
-    safety_identifier: Raw = _NOTHING
-    style: Raw = _NOTHING
-    user: Raw = _NOTHING
+    background: Raw = field(default_factory=Raw)
+    moderation: Raw = field(default_factory=Raw)
+    output_compression: Raw = field(default_factory=Raw)
+    partial_images: Raw = field(default_factory=Raw)
+    quality: Raw = field(default_factory=Raw)
+    safety_identifier: Raw = field(default_factory=Raw)
+    style: Raw = field(default_factory=Raw)
+    user: Raw = field(default_factory=Raw)
 
 
-IGNORED: Final = frozenset(field.name for field in msgspec.structs.fields(Common) if field.type is Raw)
+IGNORED: Final = frozenset(f.name for f in msgspec.structs.fields(Common) if f.type is Raw)
 
 
 class ImageBody(Common, kw_only=True):

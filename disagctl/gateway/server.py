@@ -122,4 +122,4 @@ def _affordable(wanted: int) -> int:
         with suppress(ValueError, OSError):  # macOS has a further limit that it does not tell
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else max(16, min(wanted, soft - min(_FILES_OF_OTHERS, soft // 2)))
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, max(16, soft - min(_FILES_OF_OTHERS, soft // 2)))

@@ -36,7 +36,7 @@ class LocalProvisioner:
         write_private(boot, request.bootstrap)
         log_fd = os.open(self._where.logs / f"{request.node}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            child = subprocess.Popen(  # noqa: S603, ASYNC220  # our own interpreter and module; returns at once
+            child = subprocess.Popen(  # noqa: ASYNC220  # our own interpreter and module; returns at once
                 [sys.executable, "-m", "stages.agent", str(boot)],
                 stdin=subprocess.DEVNULL,
                 stdout=log_fd,

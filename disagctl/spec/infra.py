@@ -27,16 +27,25 @@ def check_infra(spec: Spec, tree: Map, *, check_files: bool) -> None:
             raise Problem(
                 line_of(tree, key), f"there is no file {shown(path)}", "paths are relative to the spec's folder"
             )
-    if not spec.infra:
-        raise Problem(line_of(tree, "infra"), "infra is empty", next="infra: local")
-    known: list[str] | None = None
-    for i, place in enumerate(spec.infra):
-        known = known or [*PLACES, *_catalog_clouds(spec.catalog)]
-        if not _PLACE.fullmatch(place) or place.partition("/")[0].lower() not in known:
-            why = did_you_mean(place.partition("/")[0], known) or "it is local, slurm, kubernetes or a cloud"
-            raise Problem(line_of(tree, "infra", i), f"{shown(place)} is no infra known here", why)
-    if LOCAL in spec.infra and len(spec.infra) > 1:
-        raise Problem(line_of(tree, "infra"), "local does not mix with other infra", next="infra: local")
+    wrong = complaint(spec.infra, spec.catalog)
+    if wrong is not None:
+        index, what, why = wrong
+        raise Problem(line_of(tree, "infra", index), what, why)
+
+
+def complaint(infra: list[str], catalog: str | None) -> tuple[int, str, str] | None:
+    """(which entry, what is wrong, what to write) of the first place that is none; None when all are well."""
+    if not infra:
+        return 0, "infra is empty", "write infra: local"
+    known = [*PLACES, *_catalog_clouds(catalog)]
+    for index, place in enumerate(infra):
+        name = place.partition("/")[0].lower()
+        if not _PLACE.fullmatch(place) or name not in known:
+            why = did_you_mean(name, known) or "it is local, slurm, kubernetes or a cloud"
+            return index, f"{shown(place)} is no infra known here", why
+    if LOCAL in infra and len(infra) > 1:
+        return infra.index(LOCAL), "local does not mix with other infra", "write infra: local"
+    return None
 
 
 def _catalog_clouds(catalog: str | None) -> set[str]:

@@ -46,13 +46,21 @@ def read_tree(text: str) -> Map:
         root = _Builder(yaml.parse(text, Loader=_LOADER)).document()
     except yaml.MarkedYAMLError as err:
         mark = err.problem_mark or err.context_mark
-        raise Problem(mark.line + 1 if mark else 1, "not valid YAML", shown(err.problem or str(err))[1:-1]) from err
+        line = min(mark.line, text.count("\n", 0, -1)) + 1 if mark else 1
+        raise Problem(line, "not valid YAML", _reason(err)) from err
     except (yaml.YAMLError, ValueError) as err:  # a character no YAML may hold
         line = text[: getattr(err, "position", 0) or 0].count("\n") + 1
         raise Problem(line, "not valid YAML", "it holds a character that YAML does not allow") from err
     if not isinstance(root, Map):
         raise Problem(root.line, "a spec is a mapping of keys to values", next="disagctl init MODEL writes one")
     return root
+
+
+def _reason(err: yaml.MarkedYAMLError) -> str:
+    reason = " ".join((err.problem or "it cannot be parsed").split())
+    if err.context and err.context_mark:
+        reason += f", {err.context} from line {err.context_mark.line + 1}"
+    return reason if reason.isprintable() else shown(reason)
 
 
 class _Builder:

@@ -69,7 +69,7 @@ class Phase:
             group["lr"] = self.rate * schedule(self.step, steps)
         self.optimiser.zero_grad()
         loss = loss_of(generator)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.weights.values(), GRADIENT_NORM)
         self.optimiser.step()
         self.step += 1

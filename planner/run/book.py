@@ -164,9 +164,7 @@ class Book:
         worker.leases[request.id] = ref.epoch
         self._pool(worker.role).place(worker)
         source = request.input if request.at == 0 else request.outputs[request.at - 1].handle
-        self._out.append(
-            Assign(worker.id, ref, request.model, len(request.evidence) + 1, request.payload, source)
-        )
+        self._out.append(Assign(worker.id, ref, request.model, len(request.evidence) + 1, request.payload, source))
 
     def _current(self, worker_id: str, ref: TaskRef) -> Request | None:
         request = self.requests.get(ref.request)
@@ -208,10 +206,10 @@ class Book:
         request.step = request.steps = 0
         self._enqueue(request)
 
-    def _lease_lost(self, request: Request, lease: Lease, why: str) -> None:
+    def _lease_lost(self, request: Request, lease: Lease, why: str, *, charged: bool) -> None:
         self.redelivered += 1
         self._unlease(request)
-        if lease.started:
+        if charged:
             self._charge(request, lease.worker, "worker_lost", why)
         else:
             self._lose(request, lease.worker, lease.ref.stage, why)
@@ -234,9 +232,7 @@ class Book:
         else:
             self._rewind(request)
 
-    def _finish(
-        self, request: Request, outcome: str, code: str, message: str, param: str | None = None
-    ) -> None:
+    def _finish(self, request: Request, outcome: str, code: str, message: str, param: str | None = None) -> None:
         if request.lease is not None:
             self._out.append(CancelTask(request.lease.worker, request.lease.ref))
             self._unlease(request)

@@ -102,8 +102,11 @@ class Ledger(Book):
         if worker is not None:
             worker.seen_s = now
 
-    def worker_lost(self, worker_id: str, why: str) -> None:
-        """The worker is gone with all it held."""
+    def worker_lost(self, worker_id: str, why: str, charge: Sequence[TaskRef] | None = None) -> None:
+        """The worker is gone with all it held.
+
+        ``charge``: what it is known to have been computing; None: unknown, then every task seen to have started.
+        """
         worker = self.workers.pop(worker_id, None)
         if worker is None:
             return
@@ -113,7 +116,8 @@ class Ledger(Book):
         for request_id in list(worker.leases):
             request = self.requests.get(request_id)
             if request is not None and request.lease is not None and request.lease.worker == worker_id:
-                self._lease_lost(request, request.lease, why)
+                lease = request.lease
+                self._lease_lost(request, lease, why, charged=lease.started if charge is None else lease.ref in charge)
 
     def resync(
         self, worker_id: str, tasks: Sequence[tuple[TaskRef, bool]], outputs: Sequence[tuple[TaskRef, Any]], now: float
@@ -135,7 +139,7 @@ class Ledger(Book):
             lease = self.requests[request_id].lease
             if lease is not None and lease.ref not in told:
                 self._out.append(CancelTask(worker_id, lease.ref))  # it may still be on its way there
-                self._lease_lost(self.requests[request_id], lease, "the worker does not have it")
+                self._lease_lost(self.requests[request_id], lease, "the worker does not have it", charged=False)
         kept = {ref.key for ref, _ in outputs}
         for key, request_id in list(worker.outputs.items()):
             if key not in kept:

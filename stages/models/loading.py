@@ -41,7 +41,7 @@ def parse_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         msg = f"device {name!r} was asked for, and torch {torch.__version__} sees no CUDA here"
         raise ModelError(msg)
-    return device
+    return torch.device("cuda", 0) if device == torch.device("cuda") else device
 
 
 def peak_bytes(device: torch.device) -> int:

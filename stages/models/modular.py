@@ -111,7 +111,7 @@ class ModularStage:
     def unload(self) -> None:
         """Drop the weights."""
         self.pipeline = None
-        self._guidance = None  # type: ignore[assignment]
+        self._guidance = Guidance(None)
         gc.collect()
         free(self.device)
 
@@ -155,7 +155,7 @@ class ModularJob:
         """What later stages need; from decode the finished file."""
         state = self._stepper.finish()
         if self._model.plan.stage != STAGES[-1]:
-            return write_wire(self._model.plan, state, self._initial, self._model.device)
+            return write_wire(self._model.plan, state, self._initial, self._params, self._model.device)
         result = next(state.values[name] for name in _RESULTS if state.values.get(name) is not None)
         return encode_result(result, self._model.card, self._params)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import torch
 from diffusers.modular_pipelines import PipelineState
 
-from stages.models.base import ModelCard
+from stages.models.base import ModelCard, ModelError
 from stages.models.blocks import StagePlan
 from stages.models.tensors import pack_values, unpack_values
 from stages.parcel import Parcel, ParcelError
@@ -63,10 +63,13 @@ def read_wire(inputs: Parcel | None, device: torch.device) -> dict[str, Any]:
     return wire
 
 
-def write_wire(plan: StagePlan, state: PipelineState, initial: Mapping[str, Any], device: torch.device) -> Parcel:
+def write_wire(
+    plan: StagePlan, state: PipelineState, initial: Mapping[str, Any], params: Mapping[str, Any], device: torch.device
+) -> Parcel:
     """What later stages need and cannot know from the request: outputs, inputs changed on the way, values passed on.
 
-    The generator goes along where a later stage takes one: this stage may have drawn from it.
+    The generator goes along where a later stage takes one and this stage, or one before it, drew from it. Raises
+    ModelError when a value is no tensor nor plain.
     """
     names = set(plan.later)
     for kind in plan.later_kinds:
@@ -80,8 +83,14 @@ def write_wire(plan: StagePlan, state: PipelineState, initial: Mapping[str, Any]
     wire: dict[str, Any] = {_VALUES: values, _KINDS: {kind: members for kind, members in kinds.items() if members}}
     generator = state.values.get(GENERATOR)
     if generator is not None and GENERATOR in names:
-        wire[GENERATOR] = generator.get_state()
-    return pack_values(wire, device)
+        now = generator.get_state()
+        if not torch.equal(now, make_generator(params, {}).get_state()):
+            wire[GENERATOR] = now
+    try:
+        return pack_values(wire, device)
+    except ParcelError as err:  # not ParcelError: the input is not at fault
+        msg = f"the {plan.stage} stage cannot hand on its result: {err}"
+        raise ModelError(msg) from err
 
 
 def _same(value: Any, initial: Any) -> bool:

@@ -65,16 +65,18 @@ def check_index(index: dict[str, Any], folder: Path) -> None:
         if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str):
             continue
         library = value[0]
-        inside = library.isidentifier() and _is_pipeline_module(library)
-        if library not in _LIBRARIES and not inside:
+        if library not in _LIBRARIES and not _is_pipeline_module(library):
             msg = f"{folder}: component {name} comes from {library!r}; only diffusers and transformers classes are run"
             raise ModelError(msg)
 
 
 def _is_pipeline_module(name: str) -> bool:
-    return importlib.util.find_spec("diffusers") is not None and (
-        importlib.util.find_spec(f"diffusers.pipelines.{name}") is not None
-    )
+    """Whether diffusers has a pipeline package of this name, found without importing it. Unknown where it is absent:
+    there no model can be run either."""
+    spec = importlib.util.find_spec("diffusers")
+    if not name.isidentifier() or spec is None or not spec.submodule_search_locations:
+        return name.isidentifier()
+    return (Path(spec.submodule_search_locations[0]) / "pipelines" / name).is_dir()
 
 
 def _check_component(folder: Path, source: ModelSource) -> None:

@@ -83,7 +83,10 @@ class Segment:
         if not 0 <= index < len(self._tensors):
             return None
         if self._map is None:
-            fd = os.open(self.path, _OPEN_FILE)
+            try:
+                fd = os.open(self.path, _OPEN_FILE)
+            except FileNotFoundError:  # the agent has cleared up after us
+                return None
             try:
                 self._map = _mapped(fd, self.nbytes, mmap.ACCESS_READ)
             finally:

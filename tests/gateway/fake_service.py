@@ -184,7 +184,7 @@ class FakeService:
 
     async def scale(self, counts: dict[str, int], *, auto: bool) -> None:
         if unknown := counts.keys() - {"encode", "denoise", "decode"}:
-            msg = f"no stage {sorted(unknown)[0]}"
+            msg = f"no stage {min(unknown)}"
             raise ValueError(msg)
         self.scaled.append((counts, auto))
 

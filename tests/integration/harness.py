@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -14,7 +16,7 @@ from disagctl import lifecycle
 from disagctl.admin_client import head_status
 from disagctl.spec import parse_spec
 from disagctl.state import ServicePaths, ServiceRecord, paths, read_record
-from disagctl.views import StatusView
+from disagctl.views import StatusView, WorkerView
 
 SYNTHETIC = """
 name: {name}
@@ -22,7 +24,7 @@ model:
   id: synthetic
   stages:
     encode: {{seconds: 0.02, out_bytes: {encode_bytes}}}
-    denoise: {{seconds: 0.1, steps: 5, out_bytes: {denoise_bytes}}}
+    denoise: {{seconds: 0.1, steps: 5, out_bytes: {denoise_bytes}, crash_prompt: POISON}}
     decode: {{seconds: 0.05, artifact_bytes: {artifact_bytes}}}
 workload: {{rate: 1/s, shapes: [{{size: 64x64}}]}}
 infra: local
@@ -78,29 +80,47 @@ class Service:
 
     def kill_worker(self, stage: str, index: int = 0) -> str:
         """SIGKILL one worker of a stage; returns its id."""
-        workers = [w for w in self.status().workers if w.stage == stage and w.pid]
+        workers = self.workers(stage)
         worker = workers[index % len(workers)]
         os.kill(worker.pid, signal.SIGKILL)
         return worker.id
 
     def processes(self) -> list[psutil.Process]:
         """Every process of this service that is alive."""
-        found = []
+        found: set[psutil.Process] = set()
         marker = str(self.where.root)
         for process in psutil.process_iter(["cmdline", "status"]):
             if any(marker in part for part in process.info["cmdline"] or []):
-                found += [process, *process.children(recursive=True)]
-        return found
+                found.update((process, *process.children(recursive=True)))
+        return list(found)
 
-    async def images(self, seeds: list[int], prompt: str = "a red circle") -> dict[int, bytes]:
-        """Ask for one picture a seed, all at once; the bytes by seed. Retries while the head is away."""
+    def until(self, what: Callable[[StatusView], bool], limit_s: float = 60.0) -> StatusView:
+        """Poll the status until it is as wished for."""
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            status = self.status()
+            if what(status):
+                return status
+            time.sleep(0.05)
+        raise AssertionError(f"not within {limit_s} s; the status is {self.status()}")
+
+    def workers(self, stage: str) -> list[WorkerView]:
+        """Workers of a stage."""
+        return [w for w in self.status().workers if w.stage == stage and w.pid]
+
+    async def images(self, seeds: Iterable[int], run: str, **fields: Any) -> dict[int, bytes]:
+        """Ask for one picture a seed, all at once; the bytes by seed. Retries while the head is away.
+
+        ``run`` tells runs apart: within one, a repeated request is the same job.
+        """
+        numbers = list(seeds)
         async with httpx.AsyncClient(base_url=self.url, timeout=120.0) as client:
-            made = await asyncio.gather(*(self._image(client, seed, prompt) for seed in seeds))
-        return dict(zip(seeds, made, strict=True))
+            made = await asyncio.gather(*(self._image(client, seed, run, fields) for seed in numbers))
+        return dict(zip(numbers, made, strict=True))
 
-    async def _image(self, client: httpx.AsyncClient, seed: int, prompt: str) -> bytes:
-        body = {"prompt": prompt, "size": "64x64", "seed": seed, "response_format": "url"}
-        headers = {"Idempotency-Key": f"{prompt}-{seed}"}
+    async def _image(self, client: httpx.AsyncClient, seed: int, run: str, fields: dict[str, Any]) -> bytes:
+        body = {"prompt": "a red circle", "size": "64x64", "seed": seed, "response_format": "url", **fields}
+        headers = {"Idempotency-Key": f"{run}-{seed}"}
         for _ in range(200):
             try:
                 answer = await client.post("/v1/images/generations", json=body, headers=headers)

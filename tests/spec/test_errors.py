@@ -62,7 +62,7 @@ CASES = {
     "tag": ("name: !!python/object/apply:os.system [id]", 1, "tags"),
     "two documents": (MINIMAL + "---\nname: y", 4, "second document"),
     "not YAML": ("name: x\nmodel: [a", 2, "not valid YAML"),
-    "control character": ("name: x\nmodel: \"a\\0b\"", 2, "not taken"),
+    "control character": ('name: x\nmodel: "a\\0b"', 2, "not taken"),
     "a list": ("- name", 1, "mapping"),
     "empty": ("# nothing\n", 1, "empty"),
 }  # fmt: skip

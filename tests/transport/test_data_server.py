@@ -101,7 +101,9 @@ def test_window_is_kept_and_chunks_are_bounded() -> None:
 def test_stale_and_foreign_replies_are_ignored() -> None:
     parcel = parcel_of(100)
     download = Download("k", parcel.tensors, [memoryview(bytearray(100))])
-    head, _ = download.next_request()
+    request = download.next_request()
+    assert request is not None
+    head, _ = request
     for stale in (
         ["get", "other", 0, 0, 100], ["get", "k", 0, 1, 99], ["get", "k", 1, 0, 100], ["get", "k", 0, 0, 99],
         ["error", "other", "gone"], ["put", "k", 0, 1, 1], "x", None,
@@ -161,10 +163,13 @@ def test_upload_starts_afresh_after_a_lost_connection() -> None:
     data = memoryview(bytes(3 * CHUNK_BYTES))
     upload = Upload("k", data, 5)
     first = upload.next_request()
+    assert first is not None
     assert upload.on_reply(first[0], memoryview(b"ok"))
     upload.next_request()
     upload.rewind()
-    assert upload.next_request()[0] == first[0]
+    again = upload.next_request()
+    assert again is not None
+    assert again[0] == first[0]
     assert not upload.on_reply(msgspec.msgpack.encode(["put", "k", 0, 1, 6]), memoryview(b"stored"))
     assert not upload.done
 
@@ -173,8 +178,9 @@ def test_faults_of_provider_and_sink_are_answered_and_counted(site: Site) -> Non
     def broken(*_args: object) -> memoryview:
         raise RuntimeError("a bug")
 
-    class BrokenSink:
-        write = broken
+    class BrokenSink(FakeSink):
+        def write(self, key: str, offset: int, total: int, checksum: int, data: memoryview) -> str:
+            raise RuntimeError("a bug")
 
     server = site.server()
     server.start(broken, BrokenSink())

@@ -51,7 +51,9 @@ def test_inline_up_to_its_limit_and_not_held(site: Site) -> None:
 
 def test_inline_bytes_of_the_wrong_length_or_content(site: Site) -> None:
     offer = site.outbox("auto").offer("k", parcel_of(100))
-    data = offer.routes[0].data
+    (route,) = offer.routes
+    assert isinstance(route, InlineRoute)
+    data = route.data
     for bad in (data[:-1], data + b"x", bytes([data[0] ^ 1]) + data[1:]):
         with pytest.raises(FetchError, match=r"promised|checksum"):
             site.fetcher().fetch(msgspec.structs.replace(offer, routes=(InlineRoute(bad),)), 1)
@@ -75,6 +77,7 @@ def test_falls_through_to_the_next_route(site: Site) -> None:
     parcel = parcel_of(100_000)
     offer = box.offer("k", parcel)
     shm, zmq_route = offer.routes
+    assert isinstance(shm, ShmRoute)
     offer = msgspec.structs.replace(offer, routes=(msgspec.structs.replace(shm, path=shm.path + "x"), zmq_route))
     fetcher = site.fetcher()
     assert same(fetcher.fetch(offer, 5), parcel)
@@ -136,9 +139,9 @@ def test_outbox_is_bounded(site: Site) -> None:
 
 def test_unknown_modes_are_refused(site: Site) -> None:
     with pytest.raises(ValueError, match="carrier pigeon"):
-        site.outbox("carrier pigeon")
+        site.outbox("carrier pigeon")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="carrier pigeon"):
-        site.fetcher("carrier pigeon")
+        site.fetcher("carrier pigeon")  # type: ignore[arg-type]
 
 
 def test_faults_are_repeatable_and_never_give_wrong_bytes(site: Site) -> None:

@@ -143,6 +143,7 @@ def test_drop_close_and_removal_leave_no_file(site: Site) -> None:
     segments.remove_worker(site.root, "w2")
     segments.remove_worker(site.root, "w2")
     two.drop("k1")  # somebody removed it first
+    assert two.read("k2", 0, 0, 10) is None
     assert list(os.scandir(site.root)) == []
     segments.remove_service(site.root)
     segments.remove_service(site.root)

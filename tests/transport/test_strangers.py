@@ -2,8 +2,10 @@
 
 import random
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -41,9 +43,9 @@ def assert_serves(site: Site, offer: Offer) -> None:
 
 
 def flood(sock: zmq.Socket[bytes]) -> None:
-    for _ in range(10_000):
+    for data in [GET] * 10_000 + [b"x" * (MAX_DATA_BYTES * 2)]:
         try:
-            sock.send(GET, zmq.NOBLOCK)
+            sock.send(data, zmq.NOBLOCK)
         except zmq.Again:  # refused already: libzmq has taken the connection away
             return
 
@@ -53,7 +55,7 @@ def wait_for(predicate) -> None:
     for _ in range(2000):
         if predicate():
             return
-        zmq.select([], [], [], 0.005)
+        time.sleep(0.005)
     pytest.fail("it never happened")
 
 
@@ -83,7 +85,6 @@ def test_no_encryption(site: Site) -> None:
     server, offer = serving(site)
     with dealer(server, None) as sock:
         flood(sock)
-        sock.send(b"x" * (MAX_DATA_BYTES * 2))
         assert not sock.poll(200)
         assert_serves(site, offer)
     assert server.stats.decoded == 1
@@ -139,10 +140,11 @@ def test_messages_of_too_many_parts_or_too_long_a_header(site: Site) -> None:
         sock.send(GET + b"\0" * 5000)
         sock.send(msgspec.msgpack.encode(Get("k" * 600, 0, 0, 1)))
         sock.send(b"\x91" * 4000)  # nested 4000 deep
+        sock.send(b"\x96\xa3get\xa1k\0\0\1" + b"\x91" * 4000 + b"\0")  # and behind a good message
         sock.send(msgspec.msgpack.encode(DataError("k", "gone")))
         sock.send(b"")
-        wait_for(lambda: server.stats.dropped == 7 or print(server.stats, server.alive))
-    assert server.stats.decoded == 4
+        wait_for(lambda: server.stats.dropped == 8)
+    assert server.stats.decoded == 5
     assert_serves(site, offer)
 
 
@@ -163,7 +165,7 @@ def test_a_revoked_peer_is_not_read_any_more(site: Site) -> None:
     fetcher.fetch(offer, 10)
 
 
-def test_a_peer_that_is_enrolled_a_moment_late_gets_in(site: Site) -> None:
+def test_a_peer_that_is_enrolled_a_moment_late_gets_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     server, offer = serving(site)
     server.set_peers([])
     fetcher = site.fetcher()
@@ -175,15 +177,29 @@ def test_a_peer_that_is_enrolled_a_moment_late_gets_in(site: Site) -> None:
             server.set_peers([site.client.public])
         return answered
 
-    server._peers.answer = answer
+    monkeypatch.setattr(server._peers, "answer", answer)
     fetcher.fetch(offer, 10)
     assert server.denied == 1
 
 
 def fuzz_frames(rng: random.Random) -> list[bytes]:
     """One to three frames: noise, or a message with a field gone wrong."""
-    message = rng.choice([["get", "k", 0, 0, 100], ["put", "k", 0, 3, 7], ["error", "k", "gone"]])
-    odd = [None, -1, 1 << 63, "", "k", b"\xff", [], {}, 1.5, True, 2**20, ["get"] * 3, rng.randrange(-5, 200)]
+    message: list[Any] = rng.choice([["get", "k", 0, 0, 100], ["put", "k", 0, 3, 7], ["error", "k", "gone"]])
+    odd: list[Any] = [
+        None,
+        -1,
+        1 << 63,
+        "",
+        "k",
+        b"\xff",
+        [],
+        {},
+        1.5,
+        True,
+        2**20,
+        ["get"] * 3,
+        rng.randrange(-5, 200),
+    ]
     for _ in range(rng.randrange(3)):
         message[rng.randrange(len(message))] = rng.choice(odd)
     head = bytearray(msgspec.msgpack.encode(message))
@@ -205,9 +221,12 @@ def test_fuzz_by_an_authenticated_peer(site: Site) -> None:
             sock.send_multipart(fuzz_frames(rng))
             while sock.poll(0):
                 sock.recv_multipart()
-        wait_for(lambda: stats.decoded == 5000)
+        sock.send(msgspec.msgpack.encode(Get("last", 0, 0, 1)))
+        last = msgspec.msgpack.encode(DataError("last", "gone"))
+        while sock.recv_multipart() != [last]:
+            pass
     assert stats.dropped > 500
-    assert stats.errors > 500
+    assert stats.errors > 200
     assert stats.served > 100
     assert stats.faults == 0
     assert server.alive

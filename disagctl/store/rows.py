@@ -8,7 +8,9 @@ ITEM_COLUMNS = (
     "id, job, idx, kind, model, params, seed, upload, priority, deadline_s, created_at, state, finished_at, attempts,"
     " code, message, param, mime, nbytes, checksum, file"
 )
-NODE_COLUMNS = "id, provider, offer, usd_per_hour, token_hash, public_key, state, created_at, pid, pid_created, closed_at"
+NODE_COLUMNS = (
+    "id, provider, offer, usd_per_hour, token_hash, public_key, state, created_at, pid, pid_created, closed_at"
+)
 
 
 class ItemRow(msgspec.Struct):

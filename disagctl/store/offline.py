@@ -7,7 +7,10 @@ from typing import Any
 
 def open_nodes(store: Path) -> list[tuple[str, int | None, float | None]]:
     """(id, pid, start time) of the nodes that are not known to be gone."""
-    return [(row[0], row[1], row[2]) for row in _query(store, "SELECT id, pid, pid_created FROM nodes WHERE state != 'gone'")]
+    return [
+        (row[0], row[1], row[2])
+        for row in _query(store, "SELECT id, pid, pid_created FROM nodes WHERE state != 'gone'")
+    ]
 
 
 def unfetched(store: Path) -> list[tuple[str, str, str | None, bytes | None]]:

@@ -8,16 +8,15 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from disagctl.store_rows import EventRow, ItemRow, NodeRow
+from disagctl.store.changes import Write
 
 SCHEMA_VERSION: Final = 1
 MAX_PENDING: Final = 20_000
 MAX_GROUP: Final = 1_000
-KEEP_EVENTS: Final = 5_000
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -37,12 +36,12 @@ CREATE TABLE IF NOT EXISTS nodes (
   id TEXT PRIMARY KEY, provider TEXT NOT NULL, offer TEXT NOT NULL, usd_per_hour REAL NOT NULL, token_hash TEXT NOT NULL,
   public_key TEXT, state TEXT NOT NULL, created_at REAL NOT NULL, pid INTEGER, pid_created REAL, closed_at REAL
 );
-CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, why TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, why TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS tokens (hash TEXT PRIMARY KEY, created_at REAL NOT NULL);
 """
 
-Write = Callable[[sqlite3.Connection], Any]
-OPEN: Final = "open"
 
 
 class StoreFull(Exception):
@@ -158,90 +157,3 @@ def _resolve(pairs: Iterable[tuple["asyncio.Future[Any]", Any]]) -> None:
             future.set_exception(result)
         else:
             future.set_result(result)
-
-
-# --- changes -----------------------------------------------------------------------------------------------------
-
-
-def set_meta(key: str, value: str) -> Write:
-    """Set one value of the meta table."""
-    return lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-
-def next_incarnation(db: sqlite3.Connection) -> int:
-    """Count one more start of the head: fences everything the earlier ones gave out."""
-    row = db.execute("SELECT value FROM meta WHERE key='incarnation'").fetchone()
-    number = int(row[0]) + 1 if row else 1
-    db.execute("INSERT OR REPLACE INTO meta VALUES ('incarnation', ?)", (str(number),))
-    return number
-
-
-def insert_items(items: list[ItemRow], key: tuple[str, str] | None) -> Write:
-    """Accept a job. With an idempotency ``key`` (key, fingerprint) used before: its job's id and fingerprint instead."""
-
-    def change(db: sqlite3.Connection) -> tuple[str, str] | None:
-        if key is not None:
-            row = db.execute("SELECT job, fingerprint FROM keys WHERE key=?", (key[0],)).fetchone()
-            if row is not None:
-                return str(row[0]), str(row[1])
-            db.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (*key, items[0].job, items[0].created_at))
-        db.executemany(
-            "INSERT INTO items (id, job, idx, kind, model, params, seed, upload, priority, deadline_s, created_at, state)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')",
-            [item.insert_values() for item in items],
-        )
-        return None
-
-    return change
-
-
-def finish_item(row: ItemRow) -> Write:
-    """Record how an item ended. Only an open one changes: the first ending stands. True if this was it."""
-
-    def change(db: sqlite3.Connection) -> bool:
-        return db.execute(
-            "UPDATE items SET state=?, finished_at=?, attempts=?, code=?, message=?, param=?, evidence=?, mime=?, nbytes=?,"
-            " checksum=?, data=?, file=? WHERE id=? AND state='open'",
-            row.finish_values(),
-        ).rowcount == 1
-
-    return change
-
-
-def mark_fetched(item: str) -> Write:
-    """Somebody has the result: ``down`` need not save it."""
-    return lambda db: db.execute("UPDATE items SET fetched=1 WHERE id=?", (item,))
-
-
-def delete_job(job: str) -> Write:
-    """Forget a job."""
-
-    def change(db: sqlite3.Connection) -> None:
-        db.execute("DELETE FROM items WHERE job=?", (job,))
-        db.execute("DELETE FROM keys WHERE job=?", (job,))
-
-    return change
-
-
-def put_node(node: NodeRow) -> Write:
-    """Insert or replace a node."""
-    return lambda db: db.execute(
-        "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", node.values()
-    )
-
-
-def add_event(event: EventRow) -> Write:
-    """Append to the event log, which keeps the last few thousand."""
-
-    def change(db: sqlite3.Connection) -> int:
-        cursor = db.execute("INSERT INTO events (at, kind, why) VALUES (?, ?, ?)", (event.at, event.kind, event.why))
-        seq = int(cursor.lastrowid or 0)
-        db.execute("DELETE FROM events WHERE seq <= ?", (seq - KEEP_EVENTS,))
-        return seq
-
-    return change
-
-
-def add_token(token_hash: str, created_at: float) -> Write:
-    """Remember a token's hash."""
-    return lambda db: db.execute("INSERT OR IGNORE INTO tokens VALUES (?, ?)", (token_hash, created_at))

@@ -1,0 +1,188 @@
+"""Faults, drawn from the world's seed: what RELIABILITY lists, at any moment, also several at once."""
+
+from collections.abc import Callable
+
+from planner.domain import Role
+from tests.engine.pipeline import Proc
+from tests.engine.world import World
+
+BEGIN_S, END_S = 3.0, 35.0
+
+
+def draw(world: World, *, most: int = 7) -> None:
+    """Schedule up to ``most`` faults between BEGIN_S and END_S."""
+    rng = world.clockwork.rng
+    world.clockwork.at(BEGIN_S, lambda: _set_faulty(world, faulty=True))
+    world.clockwork.at(END_S, lambda: _set_faulty(world, faulty=False))
+    for _ in range(rng.randint(1, most)):
+        fault = rng.choices([f for f, _ in FAULTS], [weight for _, weight in FAULTS])[0]
+        world.clockwork.at(rng.uniform(BEGIN_S, END_S), lambda fault=fault: fault(world))
+
+
+def _set_faulty(world: World, *, faulty: bool) -> None:
+    world.faulty = faulty
+    if not faulty:
+        world.slow = 1.0
+        for channel in (*world.to_head.values(), *world.from_head.values()):
+            channel.loss, channel.latency_s = 0.0, 0.0005
+
+
+def _victim(world: World) -> Proc | None:
+    """A worker that runs, and has nothing in hand that has failed twice: the third time would be a proper dead letter."""
+    alive = [p for p in world.procs.values() if p.alive and not p.stopped and _bearable(world, p)]
+    return world.clockwork.rng.choice(alive) if alive else None
+
+
+def _bearable(world: World, proc: Proc) -> bool:
+    requests = world.head.ledger.requests if world.head else {}
+    mine = [requests[ref.request] for ref in proc.core.tasks if ref.request in requests]
+    return all(len(request.evidence) < 2 for request in mine)
+
+
+def kill(world: World) -> None:
+    if (proc := _victim(world)) is not None:
+        world.say(f"kill -9 {proc.id}")
+        proc.die(-9)
+
+
+def kill_computing(world: World) -> None:
+    busy = [p for p in world.procs.values() if p.alive and p.computing is not None and _bearable(world, p)]
+    if busy:
+        proc = world.clockwork.rng.choice(busy)
+        world.say(f"kill -9 {proc.id}, computing {proc.computing}")
+        proc.die(-9)
+
+
+def kill_role(world: World) -> None:
+    """Every worker of one stage at once."""
+    role = world.clockwork.rng.choice(list(world.wanted))
+    for proc in [p for p in world.procs.values() if p.alive and p.slot.startswith(f"{role}.") and _bearable(world, p)]:
+        world.say(f"kill -9 {proc.id}, with all of {role}")
+        proc.die(-9)
+
+
+def freeze(world: World) -> None:
+    proc = _victim(world)
+    if proc is not None:
+        seconds = world.clockwork.rng.choice((2.0, 6.0, 30.0))
+        world.say(f"SIGSTOP {proc.id} for {seconds:g} s")
+        proc.stop()
+        world.clockwork.after(seconds, proc.go_on)
+
+
+def crash_head(world: World) -> None:
+    if world.clockwork.rng.random() < 0.3:
+        world.version += 1
+        world.say("the spec's model options change")
+    world.crash_head()
+
+
+def sleep_head(world: World) -> None:
+    if world.head is not None:
+        seconds = world.clockwork.rng.choice((1.0, 4.0, 20.0, 90.0))
+        world.say(f"SIGSTOP the head for {seconds:g} s")
+        world.head.fall_asleep(seconds)
+
+
+def lose_frames(world: World) -> None:
+    """Some links lose a part of their frames for a while, both ways."""
+    rng = world.clockwork.rng
+    loss, peers = rng.choice((0.01, 0.05, 0.3)), [p for p in world.to_head if rng.random() < 0.5]
+    world.say(f"{loss:.0%} of the frames of {len(peers)} links are lost")
+    _for_a_while(world, peers, lambda peer: _set_loss(world, peer, loss), lambda peer: _set_loss(world, peer, 0.0))
+
+
+def delay_frames(world: World) -> None:
+    rng = world.clockwork.rng
+    latency, peers = rng.choice((0.02, 0.2, 1.0)), [p for p in world.to_head if rng.random() < 0.5]
+    world.say(f"{len(peers)} links get slow: {latency:g} s")
+    _for_a_while(
+        world, peers, lambda peer: _set_latency(world, peer, latency), lambda peer: _set_latency(world, peer, 0.0005)
+    )
+
+
+def cut(world: World) -> None:
+    """A link is cut; what the peer sends waits or is lost, what the head sends is lost."""
+    rng = world.clockwork.rng
+    peer = rng.choice(list(world.to_head))
+    proc = world.procs.get(peer)
+    if proc is not None and not _bearable(world, proc):
+        return
+    world.say(f"the link of {peer} is cut")
+    world.to_head[peer].shut_down(keeps=rng.random() < 0.5)
+    world.from_head[peer].shut_down(keeps=False)
+    seconds = rng.choice((0.5, 3.0, 20.0))
+    world.clockwork.after(seconds, lambda: _mend(world, peer))
+
+
+def _mend(world: World, peer: str) -> None:
+    world.from_head[peer].open_up()
+    if world.head is not None:
+        world.to_head[peer].open_up()
+
+
+def lose_node(world: World) -> None:
+    node = world.clockwork.rng.choice(list(world.nodes.values()))
+    if node.alive and all(_bearable(world, proc) for proc in node.procs.values()):
+        world.say(f"node {node.id} is lost")
+        node.lose()
+
+
+def replay(world: World) -> None:
+    rng = world.clockwork.rng
+    for channel in (*world.to_head.values(), *world.from_head.values()):
+        if rng.random() < 0.3:
+            channel.replay()
+
+
+def slow_stage(world: World) -> None:
+    world.say("the last stage gets 20 times slower")
+    world.slow = 20.0
+
+
+def cancel_some(world: World) -> None:
+    for item in world.clockwork.rng.sample(sorted(world.natures), 3):
+        world.say(f"cancel {item}")
+        world.cancel(item)
+
+
+def scale(world: World) -> None:
+    rng = world.clockwork.rng
+    role: Role = rng.choice(list(world.wanted))
+    world.wanted[role] = rng.randint(1, 3)
+    world.say(f"{role} is scaled to {world.wanted[role]}")
+    if world.head is not None and not world.head.asleep:
+        world.head.scale()
+
+
+def _for_a_while(world: World, peers: list[str], begin: Callable[[str], None], end: Callable[[str], None]) -> None:
+    for peer in peers:
+        begin(peer)
+        world.clockwork.after(world.clockwork.rng.uniform(1.0, 10.0), lambda peer=peer: end(peer))
+
+
+def _set_loss(world: World, peer: str, loss: float) -> None:
+    world.to_head[peer].loss = world.from_head[peer].loss = loss
+
+
+def _set_latency(world: World, peer: str, latency_s: float) -> None:
+    world.to_head[peer].latency_s = world.from_head[peer].latency_s = latency_s
+
+
+Fault = Callable[[World], None]
+FAULTS: list[tuple[Fault, int]] = [
+    (kill, 3),
+    (kill_computing, 3),
+    (kill_role, 1),
+    (freeze, 3),
+    (crash_head, 3),
+    (sleep_head, 1),
+    (lose_frames, 3),
+    (delay_frames, 2),
+    (cut, 3),
+    (lose_node, 1),
+    (replay, 2),
+    (slow_stage, 1),
+    (cancel_some, 2),
+    (scale, 2),
+]

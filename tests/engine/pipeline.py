@@ -1,0 +1,243 @@
+"""A worker process of the simulated world: the real state machine, around a pretended pipeline."""
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from planner.domain import TaskRef
+from stages import core as do
+from stages.core import WorkerCore
+from stages.link import SEQ_BYTES, Counter, frames_of
+from stages.protocol import Artifact, HeadMessage, InlineRoute, Offer, Task, WorkerMessage, ZmqRoute
+from tests.engine.clockwork import Channel
+
+if TYPE_CHECKING:
+    from tests.engine.world import World
+
+ENCODER = msgspec.msgpack.Encoder()
+DECODER = msgspec.msgpack.Decoder(list[HeadMessage])
+FETCH_DEADLINE_S = 30.0
+UPLOAD_DEADLINE_S = 60.0
+
+
+def digest(stage: str, params: bytes, given: bytes) -> bytes:
+    """What a stage makes of its input: whoever computes it, the same."""
+    return hashlib.blake2b(stage.encode() + b"|" + params + b"|" + given, digest_size=16).digest()
+
+
+class Proc:
+    """One process. Everything that happens in it is lost when it dies and put off while it is stopped."""
+
+    def __init__(self, world: "World", node: str, slot: str, worker: str, pid: int) -> None:
+        self.world, self.node, self.slot, self.id = world, node, slot, worker
+        self.alive, self.stopped = True, False
+        self.core = WorkerCore(worker, node, pid, synchronous=world.synchronous)
+        self.outbox: dict[str, bytes] = {}
+        self.inputs: dict[str, bytes] = {}
+        self.results: dict[str, bytes] = {}
+        self.to_head: Channel | None = None
+        self._counter = Counter()
+        self._outgoing: list[WorkerMessage] = []
+        self._put_off: list[Callable[[], None]] = []
+        self._stop: set[TaskRef] = set()
+        self._seconds: dict[TaskRef, float] = {}
+        self._sender_free_s = 0.0
+
+    # --- the process ---
+
+    def boot(self) -> None:
+        self.to_head = self.world.connect(self.id, self.receive)
+        self._send(self.core.hello())
+        self._flush()
+        self._beat()
+
+    def later(self, delay: float, call: Callable[[], None]) -> None:
+        self.world.clockwork.after(delay, lambda: self._now(call))
+
+    def _now(self, call: Callable[[], None]) -> None:
+        if not self.alive:
+            return
+        if self.stopped:
+            self._put_off.append(call)
+            return
+        call()
+        self._flush()
+
+    def die(self, code: int) -> None:
+        if self.alive:
+            self.alive = False
+            self.world.died(self, code)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def go_on(self) -> None:
+        self.stopped = False
+        put_off, self._put_off = self._put_off, []
+        for call in put_off:
+            self._now(call)
+
+    @property
+    def computing(self) -> TaskRef | None:
+        return next((ref for ref, held in self.core.tasks.items() if held.state == do.COMPUTING), None)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.core.tasks or self.core.held or self.outbox or self.inputs or self.results)
+
+    # --- the link ---
+
+    def receive(self, frame: bytes) -> None:
+        self._now(lambda: self._take(frame))
+
+    def _take(self, frame: bytes) -> None:
+        follows = self._counter.check(memoryview(frame))
+        for message in DECODER.decode(frame[SEQ_BYTES:]):
+            self.perform(self.core.message(message))
+        if not follows:
+            self.perform(self.core.gap())
+
+    def _send(self, message: WorkerMessage) -> None:
+        self._outgoing.append(message)
+
+    def _flush(self) -> None:
+        if self._outgoing and self.to_head is not None:
+            outgoing, self._outgoing = self._outgoing, []
+            for data in frames_of(outgoing, ENCODER):
+                self.to_head.send(self._counter.stamp() + data)
+
+    def _beat(self) -> None:
+        self.perform(self.core.beat())
+        self.later(1.0, self._beat)
+
+    # --- the pipeline ---
+
+    def perform(self, instructions: list[do.Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case do.Send(message=message):
+                    self._send(message)
+                case do.Compute(task=task):
+                    self._flush()
+                    self._compute(task)
+                case do.Fetch(task=task):
+                    self._fetch(task, self.world.clockwork.now + FETCH_DEADLINE_S)
+                case do.Publish(ref=ref):
+                    self._queue_publish(ref)
+                case do.Stop(ref=ref):
+                    self._stop.add(ref)
+                case do.Forget(key=key):
+                    for place in (self.inputs, self.results, self.outbox):
+                        place.pop(key, None)
+                case do.Load():
+                    self._load(instruction)
+                case do.Unload() | do.AllowPeers():
+                    pass
+
+    def _load(self, order: do.Load) -> None:
+        rng = self.world.clockwork.rng
+        took = rng.uniform(0.3, 2.0)
+        if self.world.faulty and rng.random() < 0.05:
+            self.later(took, lambda: self.perform(self.core.load_failed(order.role, "no memory", fatal=False)))
+        else:
+            self.later(took, lambda: self.perform(self.core.loaded(order.role, took, 0)))
+
+    def _fetch(self, task: Task, deadline: float) -> None:
+        assert task.input is not None
+        route, ref, now = task.input.routes[0], task.ref, self.world.clockwork.now
+        assert isinstance(route, ZmqRoute)
+        producer = self.world.procs.get(route.endpoint)
+        if producer is not None and producer.alive and producer.stopped and now < deadline:
+            self.later(0.5, lambda: self._fetch(task, deadline))
+            return
+        torn = self.world.faulty and self.world.clockwork.rng.random() < 0.02
+        if producer is None or not producer.alive or producer.stopped or torn or task.input.key not in producer.outbox:
+            self.later(0.2, lambda: self.perform(self.core.fetch_failed(ref, "gone")))
+            return
+        content, took = producer.outbox[task.input.key], self.world.clockwork.rng.uniform(0.002, 0.1)
+
+        def fetched() -> None:
+            self.inputs[ref.key] = content
+            self.perform(self.core.fetched(ref, took))
+
+        self.later(took, fetched)
+
+    def _compute(self, task: Task) -> None:
+        nature, stage = self.world.nature(task.ref.request), task.ref.stage
+        given = b""
+        if task.input is not None:
+            route = task.input.routes[0]
+            given = route.data if isinstance(route, InlineRoute) else self.inputs.pop(task.ref.key)
+        seconds = self.world.seconds(stage, task.ref.request)
+        steps = 4 if stage == "denoise" else 1
+        doomed_at = self.world.clockwork.rng.randrange(steps) if stage == nature.fails_in else -1
+        self._step(task, given, seconds, steps, 0, doomed_at)
+
+    def _step(self, task: Task, given: bytes, seconds: float, steps: int, done: int, doomed_at: int) -> None:
+        ref = task.ref
+        if ref in self._stop:
+            self._stop.discard(ref)
+            self.perform(self.core.stopped(ref))
+            return
+        if done == doomed_at:
+            self._fail(ref)
+            return
+        if done == steps:
+            self._computed(ref, digest(ref.stage, task.params, given), seconds)
+            return
+        if done:
+            self.perform(self.core.stepped(ref, done, steps))
+        self.later(seconds / steps, lambda: self._step(task, given, seconds, steps, done + 1, doomed_at))
+
+    def _fail(self, ref: TaskRef) -> None:
+        match self.world.nature(ref.request).kind:
+            case "poison":
+                self.later(0.0, lambda: self.die(-11))
+            case "bad":
+                self.perform(self.core.compute_failed(ref, "bad_request", "no such size", retry=False, param="size"))
+            case _:
+                self.world.recover_nature(ref.request)
+                self.perform(self.core.compute_failed(ref, "RuntimeError", "out of memory", retry=True))
+
+    def _computed(self, ref: TaskRef, content: bytes, seconds: float) -> None:
+        if self.world.nature(ref.request).small:
+            self._published(ref, content, seconds)
+            return
+        self.results[ref.key] = content
+        self.perform(self.core.computed(ref, seconds))
+
+    def _queue_publish(self, ref: TaskRef) -> None:
+        now = self.world.clockwork.now
+        self._sender_free_s = max(now, self._sender_free_s) + self.world.clockwork.rng.uniform(0.01, 0.3)
+        deadline = now + UPLOAD_DEADLINE_S
+        self.later(self._sender_free_s - now, lambda: self._publish(ref, deadline))
+
+    def _publish(self, ref: TaskRef, deadline: float) -> None:
+        content = self.results.get(ref.key)
+        if content is None:
+            self.perform(self.core.stopped(ref))
+            return
+        head = self.world.head
+        if ref.stage == "decode":
+            if head is None or head.asleep:
+                if self.world.clockwork.now > deadline:
+                    self.perform(self.core.compute_failed(ref, "publish", "no head", retry=True))
+                else:
+                    self.later(0.5, lambda: self._publish(ref, deadline))
+                return
+            head.uploads[ref.key] = content
+        del self.results[ref.key]
+        self._published(ref, content, None)
+
+    def _published(self, ref: TaskRef, content: bytes, seconds: float | None) -> None:
+        small = self.world.nature(ref.request).small
+        offer, artifact = None, None
+        if ref.stage == "decode":
+            artifact = Artifact("image/png", len(content), 0, content if small else b"")
+        else:
+            route = InlineRoute(content) if small else ZmqRoute(self.id, "")
+            offer = Offer(ref.key, b"", (), (route,))
+            self.outbox[ref.key] = content
+        self.perform(self.core.published(ref, offer, artifact, seconds))

@@ -1,0 +1,47 @@
+"""Many seeds in a row: ``python -m tests.engine.soak FIRST COUNT``, or one seed told step by step: ``… soak SEED``."""
+
+import sys
+import time
+from collections import Counter
+
+from tests.engine import faults
+from tests.engine.world import Trouble, World
+
+
+def make(seed: int, *, talk: bool = False) -> World:
+    """A world whose size and shape vary with the seed."""
+    shape = seed % 5
+    world = World(
+        seed,
+        wanted=((1, 3, 2), (2, 2, 1), (1, 1, 1), (1, 2, 1), (1, 2, 1, 1))[shape],
+        nodes=((4, 2), (1,), (0,), (2, 2), (3, 0))[shape],
+        stages=("encode", "denoise", "decode") if shape < 4 else ("encode", "denoise", "upscale", "decode"),
+        synchronous=seed % 7 == 3,
+        requests=24 if seed % 3 else 40,
+        talk=talk,
+    )
+    faults.draw(world)
+    return world
+
+
+def main() -> None:
+    first = int(sys.argv[1])
+    if len(sys.argv) == 2:
+        make(first, talk=True).play(faults.END_S)
+        return
+    begin, bad = time.perf_counter(), Counter[str]()
+    for seed in range(first, first + int(sys.argv[2])):
+        try:
+            make(seed).play(faults.END_S)
+        except Trouble as err:
+            lines = str(err).splitlines()
+            bad[lines[0].partition(" s: ")[2][:60]] += 1
+            if sum(bad.values()) <= 40:
+                print(lines[0][:300])
+    print(f"{sum(bad.values())} bad of {sys.argv[2]}, {time.perf_counter() - begin:.1f} s")
+    for text, count in bad.most_common():
+        print(count, text)
+
+
+if __name__ == "__main__":
+    main()
