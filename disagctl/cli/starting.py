@@ -59,7 +59,7 @@ class _Lines:
         say(f"starting the head of {name}")
 
     def show(self, view: StatusView) -> None:
-        lines = changes(self._last, view)
+        lines = changes(self._last, view, events=False)
         if not lines and time.monotonic() - self._said_s > QUIET_S:
             lines = [f"{view.name}: still {view.state} — {readiness(view)}"]
         if lines:

@@ -15,10 +15,11 @@ from disagctl.gateway.errors import ApiError, invalid
 from disagctl.gateway.limits import Limits
 
 T = TypeVar("T")
-_UNKNOWN: Final = re.compile(r"unknown field `(?P<field>[^`]{1,100})`(?: - at `\$\.(?P<parent>[A-Za-z_]+))?")
+_UNKNOWN: Final = re.compile(r"unknown field `(?P<field>.*?)`(?: - at `\$\.(?P<parent>[A-Za-z_]+)`)?$", re.DOTALL)
 _MISSING: Final = re.compile(r"missing required field `(?P<field>[^`]+)`(?: - at `\$\.(?P<parent>[A-Za-z_]+))?")
 _AT: Final = re.compile(r" - at `\$\.(?P<field>[A-Za-z0-9_]+)[^`]*`$")
 _MAX_FORM_FIELDS: Final = 64
+_MAX_COMPLAINT: Final = 500
 _SLICE: Final = 64 << 10
 
 
@@ -111,12 +112,14 @@ async def _slices(data: bytes) -> AsyncGenerator[bytes, None]:
 
 def _explain(text: str) -> ApiError:
     """msgspec's message, with the field in front."""
+    if len(text) > _MAX_COMPLAINT:  # it quotes a name, which may be megabytes long
+        text = text[:_MAX_COMPLAINT] + "`"
     if match := _UNKNOWN.search(text):
-        message = f"there is no field {match['field']!r}"
-        return invalid(match["parent"] or match["field"], message, code="unknown_parameter")
+        name = match["field"][:100]
+        return invalid(match["parent"] or name, f"there is no field {name!r}", code="unknown_parameter")
     if match := _MISSING.search(text):
-        message = f"{match['field']} is required"
-        return invalid(match["parent"] or match["field"], message, code="missing_required_parameter")
+        name = match["field"]
+        return invalid(match["parent"] or name, f"{name} is required", code="missing_required_parameter")
     at = _AT.search(text)
     text = _AT.sub("", text).replace(" | null", "").replace("`", "")
     reason = text[:1].lower() + text[1:200]

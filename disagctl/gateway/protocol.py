@@ -60,7 +60,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.connections) > self.gate.max_connections:
             oldest = next(iter(self.gate.waiting))
             del self.gate.waiting[oldest]
-            oldest.transport.abort()
+            if oldest is self:
+                self._refuse(503, "too many connections", code="overloaded")
+            else:
+                oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -171,13 +174,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if phase in {"idle", "head"} and not self._answering:
             self.gate.waiting[self] = None
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, message: str, code: str = "invalid_http") -> None:
         """Answer below the app, and close."""
         self._refused = True
         if self.transport.is_closing():
             return
         if not self._answering:
-            answer = ApiError(status, message, code="invalid_http").response()
+            answer = ApiError(status, message, code=code).response()
             self.transport.write(_raw(answer))
         self.transport.close()
 

@@ -5,7 +5,7 @@ from disagctl.ui.tables import clean, seconds
 from disagctl.views import StatusView, WorkerView
 
 
-def changes(before: StatusView | None, after: StatusView) -> list[str]:
+def changes(before: StatusView | None, after: StatusView, *, events: bool = True) -> list[str]:
     """What is new in ``after``, a line each. The first call describes the whole state in a few lines."""
     lines: list[str] = []
     if before is None or before.state != after.state:
@@ -17,7 +17,7 @@ def changes(before: StatusView | None, after: StatusView) -> list[str]:
             lines.append(_worker(worker))
     lines += [f"{worker_id}: gone" for worker_id in known]
     seen = max((event.seq for event in before.events), default=0) if before else 0
-    if before is not None:
+    if before is not None and events:
         lines += [f"{clock_time(e.at)} {clean(e.kind)}: {clean(e.why)}" for e in after.events if e.seq > seen]
     return lines
 

@@ -62,7 +62,9 @@ class Request(msgspec.Struct):
     outputs: dict[int, Output] = msgspec.field(default_factory=dict)
     evidence: list[Attempt] = msgspec.field(default_factory=list)
     blamed: set[str] = msgspec.field(default_factory=set)
-    losses: int = 0
+    fenced: set[int] = msgspec.field(default_factory=set)  # epochs a worker was told to forget: never adopted again
+    losses: int = 0  # since it last got further than ever before
+    furthest: int = 0
     publishing: TaskRef | None = None
     started_s: float | None = None
     step: int = 0
@@ -125,6 +127,8 @@ class Book:
         return pool
 
     def _enqueue(self, request: Request) -> None:
+        if request.id in self._on_hold:
+            return  # whoever has it may yet report
         role = request.role
         waiting = self._waiting.get(role)
         if waiting is None:
@@ -181,8 +185,30 @@ class Book:
             self._dirty[worker.role] = None
         return worker
 
+    def _revoke(self, request: Request) -> None:
+        """Take the lease away from a worker that may go on with it or has yet to hear of it."""
+        if request.lease is not None:
+            self._refuse(request.lease.worker, request.lease.ref)
+            self._unlease(request)
+
+    def _refuse(self, worker_id: str, ref: TaskRef) -> None:
+        """Have the worker forget a task. What it says of it until it hears of that is not to be believed any more."""
+        self._fence(ref)
+        self._out.append(CancelTask(worker_id, ref))
+
+    def _drop(self, worker_id: str, ref: TaskRef) -> None:
+        """Have the worker forget an output."""
+        self._fence(ref)
+        self._out.append(Release(worker_id, ref.key))
+
+    def _fence(self, ref: TaskRef) -> None:
+        request = self.requests.get(ref.request)
+        if request is not None:
+            request.fenced.add(ref.epoch)
+
     def _release(self, output: Output) -> None:
         worker = self.workers.get(output.worker)
+        self._fence(output.ref)
         if worker is not None:
             worker.outputs.pop(output.ref.key, None)
             self._out.append(Release(output.worker, output.ref.key))
@@ -192,7 +218,7 @@ class Book:
         if request is None:
             return
         for index, output in list(request.outputs.items()):
-            if output.ref.key == key and request.publishing is None:
+            if output.ref.key == key and (request.publishing is None or index < request.at):
                 del request.outputs[index]
         waiting = self._waiting.get(request.role)
         if waiting is not None and request.id in waiting:
@@ -233,9 +259,7 @@ class Book:
             self._rewind(request)
 
     def _finish(self, request: Request, outcome: str, code: str, message: str, param: str | None = None) -> None:
-        if request.lease is not None:
-            self._out.append(CancelTask(request.lease.worker, request.lease.ref))
-            self._unlease(request)
+        self._revoke(request)
         tries = len(request.evidence)
         self._out.append(Finish(request.id, outcome, code, message, tries, tuple(request.evidence), param))
         self._forget(request)

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from planner.domain import Role
+from planner.domain import Role, TaskRef
 
 MAX_SLOTS: Final = 64
 AHEAD_S: Final = 0.02  # enough work to bridge a round trip to the head, when tasks are shorter than that
@@ -60,6 +60,7 @@ class Worker(msgspec.Struct):
     draining: bool = False
     leases: dict[str, int] = msgspec.field(default_factory=dict)
     outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id
+    computing: TaskRef | None = None  # what it started last: it computes one task at a time
     seconds: float | None = None  # moving mean of compute time
 
     @property

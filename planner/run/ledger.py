@@ -45,7 +45,7 @@ class Ledger(Book):
         for request_id in held:
             request = self.requests.get(request_id)
             if request is not None and request.lease is None and request.publishing is None:
-                self._enqueue(request)
+                self._rewind(request)  # the holder of its input may have come and gone meanwhile
 
     def cancel(self, request_id: str) -> bool:
         """End a request at its user's wish. False: it is not here, or its result is being published."""
@@ -105,7 +105,7 @@ class Ledger(Book):
     def worker_lost(self, worker_id: str, why: str, charge: Sequence[TaskRef] | None = None) -> None:
         """The worker is gone with all it held.
 
-        ``charge``: what it is known to have been computing; None: unknown, then every task seen to have started.
+        ``charge``: what it is known to have been computing; None: unknown, then the task that it started last.
         """
         worker = self.workers.pop(worker_id, None)
         if worker is None:
@@ -117,7 +117,8 @@ class Ledger(Book):
             request = self.requests.get(request_id)
             if request is not None and request.lease is not None and request.lease.worker == worker_id:
                 lease = request.lease
-                self._lease_lost(request, lease, why, charged=lease.started if charge is None else lease.ref in charge)
+                charged = lease.ref == worker.computing if charge is None else lease.ref in charge
+                self._lease_lost(request, lease, why, charged=charged)
 
     def resync(
         self, worker_id: str, tasks: Sequence[tuple[TaskRef, bool]], outputs: Sequence[tuple[TaskRef, Any]], now: float
@@ -138,11 +139,12 @@ class Ledger(Book):
         for request_id in list(worker.leases):
             lease = self.requests[request_id].lease
             if lease is not None and lease.ref not in told:
-                self._out.append(CancelTask(worker_id, lease.ref))  # it may still be on its way there
+                self._refuse(worker_id, lease.ref)  # it may still be on its way there
                 self._lease_lost(self.requests[request_id], lease, "the worker does not have it", charged=False)
         kept = {ref.key for ref, _ in outputs}
         for key, request_id in list(worker.outputs.items()):
             if key not in kept:
+                del worker.outputs[key]
                 self._output_gone(request_id, key)
         self._pool(worker.role).place(worker)
 
@@ -155,6 +157,7 @@ class Ledger(Book):
             return
         request.lease.started = True
         request.lease.touched_s = now
+        self.workers[worker_id].computing = ref
         if request.started_s is None:
             request.started_s = now
         for index in [i for i in request.outputs if i < request.at - 1]:
@@ -175,7 +178,10 @@ class Ledger(Book):
         request = self._current(worker_id, ref)
         if request is None:
             self.fenced += 1
-            self._out.append(Release(worker_id, ref.key))
+            worker = self.workers.get(worker_id)
+            if worker is not None and ref.key in worker.outputs:
+                return True  # said twice: we rely on that output
+            self._drop(worker_id, ref)
             return False
         worker = self._unlease(request)
         if worker is not None:
@@ -185,6 +191,8 @@ class Ledger(Book):
         output = Output(worker_id, ref, result)
         request.step = request.steps = 0
         request.outputs[request.at] = output
+        if request.at >= request.furthest:
+            request.furthest, request.losses = request.at + 1, 0
         if request.at == len(request.stages) - 1:
             request.publishing = ref
             self._out.append(Publish(ref, result, len(request.evidence) + 1))
@@ -219,11 +227,12 @@ class Ledger(Book):
         self._lose(request, worker_id, ref.stage, f"input lost: {message}")
 
     def returned(self, worker_id: str, ref: TaskRef) -> None:
-        """A task came back unstarted, free of charge."""
+        """A task came back unstarted, free of charge: the worker drains or switches, and says so when it is ready again."""
         request = self._current(worker_id, ref)
         if request is not None:
+            self.worker_draining(worker_id)
             self._unlease(request)
-            self._enqueue(request)
+            self._rewind(request)
 
     # --- time -------------------------------------------------------------------------------------------------
 

@@ -50,9 +50,9 @@ class Node:
             proc.die(-9)
 
     def died(self, proc: Proc, code: int) -> None:
-        """A child has ended: noticed at the next poll."""
+        """A child has ended: noticed at the next poll. The flight recorder tells what it was computing."""
         self.procs.pop(proc.id, None)
-        self._ended.append(WorkerVitals(proc.id, proc.slot, 1, "exited", code))
+        self._ended.append(WorkerVitals(proc.id, proc.slot, 1, "exited", code, computing=proc.computing))
 
     def receive(self, frame: bytes) -> None:
         if not self.alive:

@@ -63,6 +63,9 @@ BAD = [
     ("steps", 3),
     ("path", "/etc/passwd"),
     ("output_path", "/etc/passwd"),
+    ("a`b` - at `$.n`", 1),
+    ("", 1),
+    ("x" * 100, 1),
 ]
 
 
@@ -116,6 +119,10 @@ async def test_image_fields(client: httpx.AsyncClient, param: str, value):
 )
 async def test_video_fields(client: httpx.AsyncClient, param: str, value):
     await refused(client, VIDEOS, {"prompt": "p", param: value}, param)
+
+
+async def test_long_names_are_cut(client: httpx.AsyncClient):
+    await refused(client, IMAGES, {"prompt": "p", "x" * 5000: 1}, "x" * 100)
 
 
 async def test_near_values_are_named(client: httpx.AsyncClient):

@@ -3,14 +3,19 @@
 import asyncio
 import logging
 import os
+import shutil
 import signal
+import ssl
 import stat
+import subprocess
+from pathlib import Path
 
 import httpx
 import pytest
 import uvloop
 
 from disagctl.gateway.admin import admin_app
+from disagctl.gateway.app import public_app
 from disagctl.gateway.server import HttpServer
 from disagctl.gateway.sockets import bind_tcp, bind_unix, short_path
 from tests.gateway.fake_service import FakeService
@@ -186,7 +191,7 @@ async def test_requests_under_way_do_not_make_room(service: FakeService):
             await client.send(POST + b"Connection: close\r\n\r\n" + BODY)
         await until(lambda: len(service.made) == 2)
         third = await Raw.to(server)
-        assert await third.rest() == b""
+        assert (await third.rest()).startswith(b"HTTP/1.1 503")
         for job_id in list(service.views):
             service.finish(job_id)
         assert all([(await client.rest()).startswith(b"HTTP/1.1 200") for client in busy])
@@ -289,6 +294,44 @@ async def test_all_bodies_together_are_bounded(service: FakeService):
         third = await Raw.to(server)
         await third.send(POST + b"Connection: close\r\n\r\n" + BODY)
         assert (await third.rest()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("host", [b"", b" ", b'a b"<>', b"[::1]:80", b"h:x", b"\xff", None])
+async def test_odd_hosts(service: FakeService, host: bytes | None):
+    service.held = False
+    body = b'{"prompt":"p","response_format":"url"}'
+    head = b"POST /v1/images/generations HTTP/1.0\r\nContent-Length: %d\r\n" % len(body)
+    async with serving(service) as server:
+        client = await Raw.to(server)
+        await client.send(head + (b"" if host is None else b"Host: " + host + b"\r\n") + b"\r\n" + body)
+        assert (await client.rest()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.fixture
+def certificate(tmp_path) -> Path:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl here")
+    make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", "both.pem", "-out", "cert.pem"]
+    subprocess.run([openssl, *make, *names, *files], cwd=tmp_path, check=True, capture_output=True)
+    path = tmp_path / "both.pem"
+    path.write_bytes(path.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    return path
+
+
+async def test_tls(service: FakeService, certificate: Path):
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    service.held = False
+    server = HttpServer(public_app(service), bind_tcp("127.0.0.1", 0), tls=tls)
+    await server.start()
+    trust = ssl.create_default_context(cafile=str(certificate))
+    async with httpx.AsyncClient(base_url=f"https://127.0.0.1:{server.port}", verify=trust) as client:
+        answer = await client.post("/v1/images/generations", json={"prompt": "p", "response_format": "url"})
+        assert answer.json()["data"][0]["url"].startswith("https://127.0.0.1:")
+    await server.stop()
 
 
 # --- the administration socket ---

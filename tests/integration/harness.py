@@ -1,10 +1,10 @@
 """A service under test: real processes, a home of its own, HTTP from outside. For tests that kill things."""
 
-import asyncio
 import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,31 +108,37 @@ class Service:
         """Workers of a stage."""
         return [w for w in self.status().workers if w.stage == stage and w.pid]
 
-    async def images(self, seeds: Iterable[int], run: str, **fields: Any) -> dict[int, bytes]:
+    def images(self, seeds: Iterable[int], run: str, **fields: Any) -> dict[int, bytes]:
         """Ask for one picture a seed, all at once; the bytes by seed. Retries while the head is away.
 
         ``run`` tells runs apart: within one, a repeated request is the same job.
         """
         numbers = list(seeds)
-        async with httpx.AsyncClient(base_url=self.url, timeout=120.0) as client:
-            made = await asyncio.gather(*(self._image(client, seed, run, fields) for seed in numbers))
+        with httpx.Client(base_url=self.url, timeout=120.0) as client, ThreadPoolExecutor(len(numbers)) as pool:
+            made = list(pool.map(lambda seed: self._image(client, seed, run, fields), numbers))
         return dict(zip(numbers, made, strict=True))
 
-    async def _image(self, client: httpx.AsyncClient, seed: int, run: str, fields: dict[str, Any]) -> bytes:
+    @contextmanager
+    def under_way(self, seeds: Iterable[int], run: str, **fields: Any) -> Iterator[Future[dict[int, bytes]]]:
+        """The same while the body of the ``with`` does something to the service."""
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(self.images, list(seeds), run, **fields)
+
+    def _image(self, client: httpx.Client, seed: int, run: str, fields: dict[str, Any]) -> bytes:
         body = {"prompt": "a red circle", "size": "64x64", "seed": seed, "response_format": "url", **fields}
         headers = {"Idempotency-Key": f"{run}-{seed}"}
-        for _ in range(200):
+        for _ in range(300):
             try:
-                answer = await client.post("/v1/images/generations", json=body, headers=headers)
+                answer = client.post("/v1/images/generations", json=body, headers=headers)
                 if answer.status_code == 200:
-                    content = await client.get(answer.json()["data"][0]["url"])
+                    content = client.get(answer.json()["data"][0]["url"])
                     if content.status_code == 200:
                         return content.content
                 elif answer.status_code < 500:
                     raise AssertionError(answer.text)
             except httpx.TransportError:
                 pass
-            await asyncio.sleep(0.1)  # the head is being restarted: this is what a client does
+            time.sleep(0.1)  # the head is being restarted: this is what a client does
         raise AssertionError(f"no picture for seed {seed}")
 
 

@@ -1,6 +1,5 @@
 """``down`` leaves nothing: no process, socket, segment or file, also when the head or an agent is gone."""
 
-import asyncio
 import os
 import signal
 from pathlib import Path
@@ -27,7 +26,7 @@ def nothing_left(running: Service, family: list[psutil.Process]) -> None:
 
 def load(running: Service) -> None:
     """Some requests, and some under way when it ends."""
-    asyncio.run(running.images(range(6), "before"))
+    running.images(range(6), "before")
 
 
 @pytest.mark.parametrize("killed", ["nothing", "head", "head and agent", "head hangs"])

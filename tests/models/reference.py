@@ -1,4 +1,7 @@
-"""The same request in one process, through the pipeline as diffusers ships it: what stages must equal, byte for byte."""
+"""The same request in one process, through the pipeline as diffusers ships it: what stages must equal, byte for byte.
+
+In float32, which is what stages compute in on the CPU unless a dtype is asked for.
+"""
 
 import io
 from functools import lru_cache
@@ -46,7 +49,7 @@ def _pipeline(folder: str, workflow: str) -> Any:
         library.utils.logging.disable_progress_bar()
     config = DiffusionPipeline.load_config(folder)
     if config["_class_name"] == "HunyuanVideoPipeline" or config.get("expand_timesteps"):
-        return DiffusionPipeline.from_pretrained(folder)
+        return DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     return _modular(folder, workflow)
 
 
@@ -58,7 +61,9 @@ def _modular(folder: str, workflow: str) -> Any:
     if getattr(blocks, "_workflow_map", None):
         blocks = blocks.get_workflow(workflow)
     pipeline = type(opened)(blocks=blocks, pretrained_model_name_or_path=folder)
-    pipeline.load_components()  # saved as float32: there is nothing to choose
+    for keyword in ("torch_dtype", "dtype"):  # of diffusers 0.39 and of the newest; with the wrong one nothing loads
+        missing = [name for name, part in pipeline.components.items() if part is None]
+        pipeline.load_components(names=missing, **{keyword: torch.float32})
     assert not [name for name, part in pipeline.components.items() if part is None]
     return pipeline
 

@@ -218,6 +218,7 @@ def test_objects_on_the_wire_are_the_models_fault() -> None:
 
 
 def test_foreign_parcels() -> None:
-    for tree in ({}, {"values": 1, "kinds": {}}, {"values": {}}):
+    trees: tuple[dict[str, Any], ...] = ({}, {"values": 1, "kinds": {}}, {"values": {}})
+    for tree in trees:
         with pytest.raises(ParcelError):
             read_wire(pack(tree), CPU)
