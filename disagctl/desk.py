@@ -7,7 +7,7 @@ a result is in the store before the ledger lets its workers forget it.
 import asyncio
 import logging
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0  # a full disk is looked at this often while a result waits for it
 DEFAULT_RETRY_AFTER_S: Final = 5
+RECENT: Final = 4_000  # successes remembered for rates and percentiles
+EXPIRE_A_TURN: Final = 500  # jobs the janitor removes at most in one go
 
 
 class FrontDesk:
@@ -49,7 +51,8 @@ class FrontDesk:
         self._ledger: Ledger = engine.ledger
         self.book = JobBook(store.read, engine.ledger)
         self.counts: Counter[str] = Counter()
-        self.finished_at: list[float] = []  # monotonic, of the last successes
+        self.finished_at: deque[float] = deque(maxlen=RECENT)  # monotonic, of the last successes
+        self.latencies_s: deque[float] = deque(maxlen=RECENT)  # acceptance to durable result
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -161,15 +164,21 @@ class FrontDesk:
             await asyncio.to_thread(self._artifacts.remove, job_id, files)
         return True
 
-    async def expire(self, ttl_s: float | None) -> None:
-        """Forget jobs that ended longer ago than ``ttl_s``, a few hundred at a time."""
-        if ttl_s is None:
-            return
-        rows = self.book.load("idx=0 AND finished_at < ? LIMIT 500", (clock.wall_s() - ttl_s,))
+    async def expire(self, ttl_s: float | None, max_bytes: float) -> None:
+        """Forget jobs that ended longer ago than ``ttl_s``, and the oldest ones while all files exceed ``max_bytes``."""
+        limit = clock.wall_s() - ttl_s if ttl_s is not None else 0.0
+        rows = self.book.load("idx=0 AND finished_at < ? ORDER BY finished_at LIMIT ?", (limit, EXPIRE_A_TURN))
+        total = self._store.read("SELECT COALESCE(SUM(nbytes), 0) FROM items WHERE state='succeeded'")[0][0]
+        if not rows and total > max_bytes:
+            rows = self.book.load("idx=0 AND state='succeeded' ORDER BY finished_at LIMIT ?", (EXPIRE_A_TURN,))
         for row in rows:
+            if row.finished_at is not None and row.finished_at >= limit:
+                if total <= max_bytes:
+                    break
+                total -= row.nbytes
             await self.delete(row.job)
         if rows:
-            self.event("expired", f"{len(rows)} jobs older than {ttl_s / 86400:g} days, with their files")
+            self.event("expired", "old results were removed (artifacts.ttl, artifacts.max_gib)")
 
     def publish(self, effect: fx.Publish) -> None:
         """Make the result durable, then tell the ledger."""
@@ -226,7 +235,7 @@ class FrontDesk:
         return self.book.view(found)
 
     def _retry_after(self) -> int:
-        recent = self.finished_at[-100:]
+        recent = list(self.finished_at)[-100:]
         if len(recent) < 2 or recent[-1] <= recent[0]:
             return DEFAULT_RETRY_AFTER_S
         return max(1, min(600, round((recent[-1] - recent[0]) / len(recent) * 10)))
@@ -254,9 +263,11 @@ class FrontDesk:
         row.data, row.file = (artifact.data or None), file
         await self._write_ending(row)
         row.data = None
+        now, request = self._engine.clock(), self._ledger.requests.get(item)
+        if request is not None:
+            self.latencies_s.append(now - request.submitted_s)
         self._ledger.published(item)
-        self.finished_at.append(self._engine.clock())
-        del self.finished_at[:-2000]
+        self.finished_at.append(now)
         self._ended(row)
 
     async def _store_file(self, ref: TaskRef, item: str, artifact: Artifact) -> str:
@@ -275,7 +286,8 @@ class FrontDesk:
         row.code, row.message, row.param = effect.code, effect.message, effect.param
         row.evidence = msgspec.json.encode(effect.evidence) if effect.evidence else None
         if effect.code == "dead_letter":
-            self.event("dead_letter", f"{effect.request}: {effect.message}")
+            tries = "; ".join(f"{a.stage} on {a.worker}: {a.code}" for a in effect.evidence)
+            self.event("dead_letter", f"{effect.request}: given up after {tries}")  # no message: it may quote a prompt
         await self._write_ending(row)
         self._ended(row)
 

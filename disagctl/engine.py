@@ -63,6 +63,7 @@ class Engine:
         self.sender: Sender
         self.desk: Desk
         self.durations: dict[Role, list[float]] = {}
+        self._awake_s: float | None = None
 
     def restart(self, incarnation: int) -> None:
         """Take up work as this incarnation of the head: its epochs lie above all earlier ones."""
@@ -81,7 +82,7 @@ class Engine:
 
     def receive(self, peer: str, messages: list[wire.WorkerMessage | wire.AgentMessage]) -> None:
         """Messages of one frame."""
-        now = self.clock()
+        now = self._wake()
         for message in messages:
             if isinstance(message, wire.AgentHello | wire.AgentBeat):
                 self._agent(peer, message, now)
@@ -99,7 +100,7 @@ class Engine:
 
     def tick(self) -> None:
         """A few times a second."""
-        now = self.clock()
+        now = self._wake()
         self.ledger.tick(now)
         if self.ledger.holding and self.roster.all_greeted():
             self.ledger.release_hold()
@@ -108,9 +109,18 @@ class Engine:
             self.roster.nodes[node].heard_s = now + 60.0  # said once a minute
         for worker in self.roster.workers.values():
             self._retry_role(worker, now)
-        for slot in self.roster.overdue(now):
-            self._undrain(slot)
+        for worker in self.roster.overdue(now):
+            self._end(worker)
         self.act()
+
+    def _wake(self) -> float:
+        """The time. If it was we who slept, silence is nobody's fault."""
+        now = self.clock()
+        if self._awake_s is not None and now - self._awake_s > self.ledger.limits.lease_s / 2:
+            for peer in (*self.roster.workers.values(), *self.roster.nodes.values()):
+                peer.heard_s = max(peer.heard_s, now)
+        self._awake_s = now
+        return now
 
     # --- agents -----------------------------------------------------------------------------------------------
 
@@ -124,7 +134,6 @@ class Engine:
             if fresh:
                 gpus = f"{len(message.gpus)} GPU(s)" if message.gpus else "no GPU"
                 self.desk.event("node_up", f"{node}: {message.cpus} CPUs, {gpus}")
-            self.rewish()
         state = self.roster.nodes.get(node)
         if state is None:
             self.sender.send(node, wire.Who())
@@ -133,51 +142,55 @@ class Engine:
         for vitals in message.workers:
             if vitals.worker.startswith(f"{node}."):
                 self._vitals(node, vitals, now)
+        present = {v.worker for v in message.workers}
+        for worker in self.roster.vanished(node, present, now - self.ledger.limits.lease_s):
+            self._worker_gone(wire.WorkerVitals(worker, "", 0, "exited"), "its agent has it no more")
+        if isinstance(message, wire.AgentHello):
+            self.rewish()
 
     def _vitals(self, node: str, vitals: wire.WorkerVitals, now: float) -> None:
+        if vitals.state == "exited":
+            self._worker_gone(vitals, f"its process ended with {vitals.exit_code}")
+            return
         worker = self.roster.vitals(node, vitals)
-        if worker is None:
-            self._worker_gone(vitals)
-        elif worker.running and worker.greeted:
+        if worker.running and worker.greeted:
             if now - worker.heard_s <= HANG_S:
                 self.ledger.seen(worker.id, now)
             else:
                 self.desk.event("worker_hung", f"{worker.id}: alive, but silent for {HANG_S:g} s; replacing it")
-                self._replace(worker.id, "hung")
+                self.ledger.worker_lost(worker.id, "hung")
+                self._end(worker)
 
     def rewish(self) -> None:
         """Work out the slots anew and tell every node; drain what is no longer wanted."""
         now = self.clock()
-        planned = {p.slot for p in self.roster.plan()}
-        for slot in [s for s in self.roster.draining if s in planned]:
-            del self.roster.draining[slot]
+        self.roster.plan()
+        for worker in [self.roster.workers[w] for w in self.roster.draining]:
+            if self.roster.planned(worker):
+                del self.roster.draining[worker.id]
+                self._give_role(worker)  # it stops draining, and says that it is ready
         for worker in self.roster.surplus():
-            self.roster.draining[worker.slot] = now
+            self.roster.draining[worker.id] = now
             self.ledger.worker_draining(worker.id)
             self.sender.send(worker.id, wire.Drain())
             self.desk.event("drain", f"{worker.id}: {worker.role} has more workers than wanted")
         for node in self.roster.nodes:
             self.sender.send(node, wire.Wishes(self.roster.wishes(node)))
 
-    def _undrain(self, slot: str) -> None:
-        self.roster.draining.pop(slot, None)
-        for node in self.roster.nodes:
-            self.sender.send(node, wire.Wishes(self.roster.wishes(node)))
+    def _end(self, worker: WorkerState) -> None:
+        """Have its process ended."""
+        self.roster.doom(worker)
+        self.sender.send(worker.node, wire.Wishes(self.roster.wishes(worker.node)))
 
-    def _replace(self, worker: str, why: str) -> None:
-        self.ledger.worker_lost(worker, why)
-        self.roster.replace(worker)
-        known = self.roster.workers.get(worker)
-        if known is not None:
-            known.greeted = False
+    def _worker_gone(self, vitals: wire.WorkerVitals, why: str) -> None:
+        known = self.roster.workers.get(vitals.worker)
+        self.roster.forget(vitals.worker)
+        if known is not None and not known.doomed and not self.roster.planned(known):  # its agent would start it anew
             self.sender.send(known.node, wire.Wishes(self.roster.wishes(known.node)))
-
-    def _worker_gone(self, vitals: wire.WorkerVitals) -> None:
-        worker, why = vitals.worker, f"its process ended with {vitals.exit_code}"
-        slot = split_worker_id(worker)[1]
-        if self.roster.draining.pop(slot, None) is None:
-            self.desk.event("worker_lost", f"{worker}: {why}")
-        self.ledger.worker_lost(worker, why, charge=() if vitals.computing is None else (vitals.computing,))
+        elif known is None or not known.doomed:
+            self.desk.event("worker_lost", f"{vitals.worker}: {why}")
+        charge = None if vitals.exit_code is None else () if vitals.computing is None else (vitals.computing,)
+        self.ledger.worker_lost(vitals.worker, why, charge)
 
     # --- workers ----------------------------------------------------------------------------------------------
 
@@ -187,7 +200,7 @@ class Engine:
             return
         worker = self.roster.workers.get(peer)
         if worker is None or not worker.greeted:
-            if isinstance(message, wire.Beat):
+            if isinstance(message, wire.Beat) and (worker is None or not worker.doomed):
                 self.sender.send(peer, wire.Who())
             return
         worker.heard_s = now
@@ -222,10 +235,12 @@ class Engine:
             self.desk.event("refused", f"{peer}: speaks protocol {hello.version}, this head {wire.PROTOCOL_VERSION}")
             return
         worker = self.roster.worker(peer, hello.node)
+        if worker.doomed:
+            return
         worker.heard_s, worker.greeted, worker.phase, worker.pid = now, True, hello.phase, hello.pid
         self.sender.send(peer, wire.Welcome(self.incarnation))
         self.sender.send(peer, wire.Peers(self.peer_keys))
-        if worker.slot in self.roster.draining:
+        if worker.id in self.roster.draining:
             self.sender.send(peer, wire.Drain())
         else:
             self._give_role(worker)
@@ -255,7 +270,13 @@ class Engine:
             self._give_role(worker)
             return
         news = worker.phase != "ready"
-        worker.phase, worker.load_s, worker.why = "ready", message.load_s, ""
+        worker.phase, worker.load_s, worker.why, worker.fatal = "ready", message.load_s, "", False
+        if worker.id in self.roster.draining:
+            self.sender.send(worker.id, wire.Drain())  # it was loading when it was told
+            return
+        if not news and worker.id not in self.ledger.workers:
+            self.sender.send(worker.id, wire.Who())  # its leases ran out meanwhile: it may hold things
+            return
         self.ledger.worker_ready(worker.id, worker.role, self.prefetch, now)
         if news:
             self.desk.event("worker_ready", f"{worker.id}: loaded {worker.role} in {message.load_s:.1f} s")
@@ -263,11 +284,12 @@ class Engine:
     def _role_failed(self, worker: WorkerState, message: wire.RoleFailed, now: float) -> None:
         worker.phase, worker.why, worker.fatal = "starting", message.message, message.fatal
         worker.retry_role_s = None if message.fatal else now + ROLE_RETRY_S
+        self.ledger.worker_lost(worker.id, "it could not load its role")
         self.desk.event("load_failed", f"{worker.id}: {message.message}")
 
     def _beat(self, worker: WorkerState) -> None:
         self.sender.send(worker.id, wire.Welcome(self.incarnation))
-        if worker.phase == "ready" and worker.id not in self.ledger.workers:
+        if worker.phase in ("ready", "draining") and worker.id not in self.ledger.workers:
             self.sender.send(worker.id, wire.Who())  # its leases ran out while it was silent: agree again
 
     def _done(self, worker: WorkerState, message: wire.Done) -> None:
@@ -290,9 +312,9 @@ class Engine:
         )
 
     def _drained(self, worker: WorkerState) -> None:
-        if worker.slot in self.roster.draining:
+        if worker.id in self.roster.draining:
             self.ledger.worker_lost(worker.id, "drained")
-            self._undrain(worker.slot)
+            self._end(worker)
 
     # --- effects ----------------------------------------------------------------------------------------------
 
@@ -311,4 +333,5 @@ class Engine:
                 self.desk.finish(effect)
             case fx.Condemn(worker=worker, why=why):
                 self.desk.event("worker_condemned", f"{worker}: {why}; replacing it")
-                self._replace(worker, why)
+                if worker in self.roster.workers:
+                    self._end(self.roster.workers[worker])

@@ -221,15 +221,18 @@ class Head(FrontDesk):
 
     async def _ticks(self) -> None:
         while True:
-            self.engine.tick()
-            if not self.was_ready:
-                self.status()
+            try:
+                self.engine.tick()
+                if not self.was_ready:
+                    self.status()
+            except Exception:  # boundary: a defect in one decision must not end the service
+                log.exception("tick failed")
             await asyncio.sleep(TICK_S)
 
     async def _janitor(self) -> None:
         while True:
             self._log.trim()
-            await self.expire(self.spec.artifacts.ttl_s)
+            await self.expire(self.spec.artifacts.ttl_s, self.spec.artifacts.max_gib * (1 << 30))
             await asyncio.sleep(JANITOR_S)
 
     def _count_history(self) -> None:

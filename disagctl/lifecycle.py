@@ -59,6 +59,7 @@ def up(spec: Spec, *, wait_s: float | None, on_progress: OnStatus) -> ServiceRec
     work in flight outlive it, and workers whose model changed drain and load the new one. A dead head is started again.
     """
     precheck.check_infra(spec)
+    precheck.check_transport(spec)
     where = paths(spec.name)
     models = precheck.cards(spec)
     with _locked(where):

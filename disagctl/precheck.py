@@ -18,6 +18,7 @@ PORTS_TRIED: Final = 40
 MIN_DISK_BYTES: Final = 512 << 20
 WORKER_BYTES: Final = 150 << 20  # a worker process without torch is far below, with torch and diffusers loaded above
 TORCH_BYTES: Final = 420 << 20
+MODES: Final = ("auto", "inline", "shm", "zmq")
 
 
 def cards(spec: Spec) -> dict[str, ModelCard]:
@@ -43,6 +44,21 @@ def check_infra(spec: Spec) -> None:
         raise InfeasibleError(
             f"infra {', '.join(others)} cannot be provisioned", why="this version starts services on `infra: local` only",
             next="set infra: local", code="infra_unsupported",
+        )  # fmt: skip
+
+
+def check_transport(spec: Spec) -> None:
+    """Only what this version implements."""
+    mode = spec.transport.mode
+    if mode not in MODES:
+        raise InfeasibleError(
+            f"transport.mode {mode} is not in this version", why=f"it has {', '.join(MODES)}",
+            next="set transport: {mode: auto}", code="transport_unsupported",
+        )  # fmt: skip
+    if spec.artifacts.store != "head":
+        raise InfeasibleError(
+            f"artifacts.store {spec.artifacts.store} is not in this version", why="results are kept on the head's disk",
+            next="set artifacts: {store: head}", code="store_unsupported",
         )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ class WorkerState(msgspec.Struct):
     running: bool = True  # as the agent sees it: not stopped
     why: str = ""
     fatal: bool = False
+    doomed: bool = False  # the agent was told to end it: whatever it still says does not count
     retry_role_s: float | None = None
 
 
@@ -57,7 +58,7 @@ class Roster:
         self.wanted = dict(wanted)
         self.nodes: dict[str, NodeState] = {}
         self.workers: dict[str, WorkerState] = {}
-        self.draining: dict[str, float] = {}  # slot → since when
+        self.draining: dict[str, float] = {}  # worker → since when
         self._plans: list[SlotPlan] = []
         self._generations: dict[str, int] = {}
 
@@ -72,7 +73,7 @@ class Roster:
     def vitals(self, node: str, vitals: WorkerVitals) -> WorkerState | None:
         """An agent reports a process. None: the process has ended, and the worker is forgotten."""
         if vitals.state == "exited":
-            self.workers.pop(vitals.worker, None)
+            self.forget(vitals.worker)
             return None
         worker = self.worker(vitals.worker, node)
         worker.pid, worker.rss_bytes, worker.running = vitals.pid, vitals.rss_bytes, vitals.state == "running"
@@ -91,39 +92,55 @@ class Roster:
         self.nodes.pop(node, None)
         gone = [w.id for w in self.workers.values() if w.node == node]
         for worker in gone:
-            del self.workers[worker]
+            self.forget(worker)
         return gone
+
+    def forget(self, worker: str) -> None:
+        """The process is gone."""
+        self.workers.pop(worker, None)
+        self.draining.pop(worker, None)
+
+    def vanished(self, node: str, present: set[str], silent_since: float) -> list[str]:
+        """Workers that the node's agent does not list and that have not been heard since: how they ended was not heard."""
+        mine = (w for w in self.workers.values() if w.node == node)
+        return [w.id for w in mine if w.id not in present and w.heard_s < silent_since]
 
     # --- wishes -----------------------------------------------------------------------------------------------
 
     def plan(self) -> list[SlotPlan]:
         """Where the wanted workers go, given the nodes that have reported."""
-        rooms = [NodeRoom(n.id, n.gpus) for n in self.nodes.values() if n.greeted]
-        self._plans = lay_out(self.wanted, rooms)
+        nodes = sorted(self.nodes.values(), key=lambda n: (len(n.id), n.id))  # whoever was first to say hello
+        self._plans = lay_out(self.wanted, [NodeRoom(n.id, n.gpus) for n in nodes if n.greeted], self._plans)
         return self._plans
+
+    def planned(self, worker: WorkerState) -> bool:
+        """Whether the plan has this worker's slot on its node."""
+        return any(p.slot == worker.slot and p.node == worker.node for p in self._plans)
 
     def wishes(self, node: str) -> tuple[WorkerWish, ...]:
         """The complete list for a node: what is planned, and what is still draining."""
         planned = [p for p in self._plans if p.node == node]
         out = [WorkerWish(p.slot, p.gpu, self._generations.get(p.slot, 0)) for p in planned]
         names = {p.slot for p in planned}
-        draining = (w for w in self.workers.values() if w.node == node and w.slot in self.draining)
+        draining = (w for w in self.workers.values() if w.node == node and w.id in self.draining)
         out += [WorkerWish(w.slot, None, self._generations.get(w.slot, 0)) for w in draining if w.slot not in names]
         return tuple(out)
 
-    def replace(self, worker: str) -> None:
-        """Have the worker's process replaced."""
-        slot = split_worker_id(worker)[1]
-        self._generations[slot] = self._generations.get(slot, 0) + 1
+    def doom(self, worker: WorkerState) -> None:
+        """Have the worker's process ended, and replaced if its slot is (or will again be) wanted."""
+        worker.doomed, worker.greeted = True, False
+        self.draining.pop(worker.id, None)
+        self._generations[worker.slot] = self._generations.get(worker.slot, 0) + 1
 
     def surplus(self) -> list[WorkerState]:
-        """Workers whose slot is no longer planned and that do not drain yet."""
-        planned = {p.slot for p in self._plans}
-        return [w for w in self.workers.values() if w.slot not in planned and w.slot not in self.draining]
+        """Workers that are not planned where they are, and that do not drain yet."""
+        planned = {(p.node, p.slot) for p in self._plans}
+        idle = (w for w in self.workers.values() if (w.node, w.slot) not in planned)
+        return [w for w in idle if w.id not in self.draining and not w.doomed]
 
-    def overdue(self, now: float) -> list[str]:
-        """Slots that drained for too long."""
-        return [slot for slot, since in self.draining.items() if now - since > DRAIN_S]
+    def overdue(self, now: float) -> list[WorkerState]:
+        """Workers that drained for too long."""
+        return [self.workers[w] for w, since in self.draining.items() if now - since > DRAIN_S]
 
     def all_greeted(self) -> bool:
         """Whether every process that the agents vouch for has said what it holds."""

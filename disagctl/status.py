@@ -47,7 +47,7 @@ def status_view(head: "Head") -> StatusView:
         requests=_counts(head, stages),
         events=head.events_log.last(RECENT_EVENTS),
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
-        p95_s=None,
+        p95_s=percentile(head.latencies_s),
     )
 
 
@@ -56,7 +56,7 @@ def stage_view(head: "Head", role: Role) -> StageView:
     engine = head.engine
     members = engine.roster.in_role(role)
     ready = [w for w in members if is_ready(engine.ledger, w)]
-    draining = [w for w in members if w.slot in engine.roster.draining]
+    draining = [w for w in members if w.id in engine.roster.draining]
     leases = list(engine.ledger.leased(role))
     computing = {lease.worker for lease in leases if lease.started}
     seconds = engine.durations.get(role, [])

@@ -113,6 +113,7 @@ class Agent:
         self.head = 0
         self.heard_s = time.monotonic()
         self.running = True
+        self.log = LogFile(Path(boot.work_dir) / f"{boot.node}.log")
         self.link: Link[AgentOrder, AgentMessage] = Link(
             context, enrolled.hub, boot.node, keys, boot.head_key, list[AgentOrder]
         )
@@ -195,8 +196,8 @@ class Agent:
             process.recorder.close()
             remove_worker(Path(self.boot.shm_dir), vitals.worker)
             self.book.died(vitals.worker, now)
-        for process in self.processes.values():
-            process.log.trim()
+        for log_file in (self.log, *(process.log for process in self.processes.values())):
+            log_file.trim()
         return ended
 
     def _act(self, now: float) -> None:

@@ -191,7 +191,8 @@ class WorkerCore:
     def load_failed(self, role: Role, message: str, *, fatal: bool) -> list[Instruction]:
         """The weights could not be loaded."""
         self.role, self.phase, self._source = None, "starting", None
-        return [Send(RoleFailed(role, message, fatal)), *self._advance()]
+        failed: list[Instruction] = [Send(RoleFailed(role, message, fatal))]
+        return failed + self._load(self._next) if self._next is not None else failed
 
     # --- the pipeline -----------------------------------------------------------------------------------------
 
@@ -202,6 +203,8 @@ class WorkerCore:
             return []
         if held.cancelled:
             return [*self._end(ref), *self._advance()]
+        if self.phase == "draining":
+            return [*self._end(ref), Send(Returned(ref)), *self._advance()]
         held.state, held.fetch_s = READY, fetch_s
         return self._advance()
 
@@ -313,7 +316,7 @@ class WorkerCore:
         return [Load(wish.role, wish.source)]
 
     def _drain(self) -> list[Instruction]:
-        if self.phase == "ready":
+        if self.phase in ("ready", "starting"):
             self.phase = "draining"
         out: list[Instruction] = []
         for ref in [r for r, h in self.tasks.items() if h.state in (QUEUED, READY)]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import psutil
 
 from stages.protocol import GpuInfo
+from stages.settings import visible_gpus
 
 
 def gpus() -> tuple[GpuInfo, ...]:
-    """The NVIDIA GPUs of this machine; none where there is no driver."""
+    """The NVIDIA GPUs of this machine that we may use; none where there is no driver."""
     try:
         import pynvml  # optional at run time: a machine without a driver needs none of it
     except ImportError:
@@ -21,7 +22,10 @@ def gpus() -> tuple[GpuInfo, ...]:
         return ()
     try:
         found = []
+        visible = visible_gpus()
         for index in range(pynvml.nvmlDeviceGetCount()):
+            if visible is not None and index not in visible:
+                continue
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             name = pynvml.nvmlDeviceGetName(handle)
             memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)

@@ -9,6 +9,7 @@ import logging
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -170,7 +171,9 @@ class Pipeline:
             self._post(lambda core: core.fetch_failed(ref, text))
             return
         except Exception as err:  # boundary: an engine may raise anything
-            log.exception("computing %s/%s failed", ref.request, ref.stage)
+            # The exception's text may quote the prompt, so the log has only where it happened.
+            frames = "".join(traceback.format_tb(err.__traceback__))
+            log.error("computing %s/%s raised %s\n%s", ref.request, ref.stage, type(err).__name__, frames)
             self._fail(ref, type(err).__name__, str(err), retry=True)
             return
         finally:

@@ -10,4 +10,13 @@ def worker_environment(gpu: int | None) -> dict[str, str]:
     env.setdefault("MKL_NUM_THREADS", "1")
     env["PYTHONUNBUFFERED"] = "1"
     env["CUDA_VISIBLE_DEVICES"] = "" if gpu is None else str(gpu)
+    env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-ml-py counts them
     return env
+
+
+def visible_gpus() -> set[int] | None:
+    """GPU indices that we were given (``CUDA_VISIBLE_DEVICES``, set by Slurm among others); None: all of them."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return None
+    return {int(part) for part in listed.split(",") if part.strip().isdigit()}

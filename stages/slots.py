@@ -35,20 +35,20 @@ class Slot(msgspec.Struct):
 
     wish: WorkerWish
     worker: str | None = None
-    generation: int = 0
-    starts: int = 0
+    generation: int = 0  # as the present head counts: a new one begins anew
     deaths: int = 0
     started_s: float = 0.0
     not_before_s: float = 0.0
 
 
 class SlotBook:
-    """The node's slots. ``node`` and ``era`` make worker ids unique over restarts of the agent."""
+    """The node's slots. A worker's id is never used again: it names the node, which is new with every agent, and counts."""
 
     def __init__(self, node: str) -> None:
         self.node = node
         self.slots: dict[str, Slot] = {}
         self._doomed: dict[str, str] = {}  # worker → slot, of slots no longer wished for
+        self._starts: dict[str, int] = {}  # by slot, also of those that come and go
 
     def wish(self, wishes: Iterable[WorkerWish]) -> None:
         """Replace the list of wishes."""
@@ -62,7 +62,7 @@ class SlotBook:
             if wish.generation > slot.generation and slot.worker is not None:
                 self._doomed[slot.worker] = name
                 slot.worker = None
-            slot.wish, slot.generation = wish, max(slot.generation, wish.generation)
+            slot.wish, slot.generation = wish, wish.generation
 
     def died(self, worker: str, now: float) -> None:
         """A worker process has ended."""
@@ -80,7 +80,7 @@ class SlotBook:
         busy = set(self._doomed.values())
         for name, slot in self.slots.items():
             if slot.worker is None and name not in busy and now >= slot.not_before_s:
-                slot.starts += 1
-                slot.worker, slot.started_s = f"{self.node}.{name}.{slot.starts}", now
+                self._starts[name] = self._starts.get(name, 0) + 1
+                slot.worker, slot.started_s = f"{self.node}.{name}.{self._starts[name]}", now
                 out.append(Start(name, slot.worker, slot.wish.gpu))
         return out

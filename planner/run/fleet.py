@@ -32,22 +32,32 @@ def slot_role(slot: str) -> Role:
     return Role(model, stage)
 
 
-def lay_out(wanted: Mapping[Role, int], nodes: Sequence[NodeRoom]) -> list[SlotPlan]:
-    """Place ``wanted[role]`` workers per role. One worker a GPU while there are enough of them, else they share.
+def lay_out(
+    wanted: Mapping[Role, int], nodes: Sequence[NodeRoom], before: Sequence[SlotPlan] = ()
+) -> list[SlotPlan]:
+    """Place ``wanted[role]`` workers per role. One worker a GPU while there are enough of them, else they share evenly.
 
-    Deterministic and stable: raising a count leaves the slots there are where they are, as long as the roles' order and
-    the nodes do not change; lowering it takes the highest numbers away.
+    What ``before`` had placed stays where it is, unless its place is gone or has more than its share. Lowering a count takes
+    the highest numbers away.
     """
-    if not nodes:
-        return []
-    places: list[tuple[str, int | None]] = []
-    for node in nodes:
-        places += [(node.node, gpu) for gpu in node.gpus] or [(node.node, None)]
     names = _round_robin(wanted)
-    return [
-        SlotPlan(places[i % len(places)][0], f"{role}.{n}", role, places[i % len(places)][1])
-        for i, (role, n) in enumerate(names)
-    ]
+    load: dict[tuple[str, int | None], int] = {}
+    for node in nodes:
+        load |= {(node.node, gpu): 0 for gpu in node.gpus or (None,)}
+    if not load:
+        return []
+    share = -(-len(names) // len(load))
+    was = {plan.slot: (plan.node, plan.gpu) for plan in before}
+    at: dict[str, tuple[str, int | None]] = {}
+    for role, n in names:
+        place = was.get(f"{role}.{n}")
+        if place is not None and load.get(place, share) < share:
+            at[f"{role}.{n}"] = place
+            load[place] += 1
+    for slot in [f"{role}.{n}" for role, n in names if f"{role}.{n}" not in at]:
+        at[slot] = min(load, key=lambda place: load[place])  # the first of the least loaded
+        load[at[slot]] += 1
+    return [SlotPlan(at[f"{role}.{n}"][0], f"{role}.{n}", role, at[f"{role}.{n}"][1]) for role, n in names]
 
 
 def _round_robin(wanted: Mapping[Role, int]) -> list[tuple[Role, int]]:

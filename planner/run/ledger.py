@@ -14,7 +14,7 @@ from typing import Any
 from planner.domain import Role, TaskRef
 from planner.run.book import LAST_WORDS, Book, Lease, Output, Request
 from planner.run.dispatch import Worker
-from planner.run.effects import Attempt, CancelTask, Condemn, Effect, Publish, Release
+from planner.run.effects import Attempt, Condemn, Effect, Publish
 
 
 class Ledger(Book):
@@ -267,21 +267,22 @@ class Ledger(Book):
     def _claim_output(self, worker: Worker, ref: TaskRef, handle: Any) -> None:
         """A worker says that it holds this stage's output. Keep it if it is of use, else have it dropped."""
         request = self.requests.get(ref.request)
-        if request is None or ref.stage not in request.stages:
-            self._out.append(Release(worker.id, ref.key))
+        if request is None or ref.stage not in request.stages or ref.epoch in request.fenced:
+            self._drop(worker.id, ref)
             return
         index = request.stages.index(ref.stage)
         known = request.outputs.get(index)
-        if known is not None and known.ref.epoch > ref.epoch:
-            self._out.append(Release(worker.id, ref.key))
-            return
         if known is not None and known.ref != ref:
+            if known.ref.epoch > ref.epoch or (request.publishing is not None and index == request.at):
+                self._drop(worker.id, ref)
+                return
             self._release(known)
         request.outputs[index] = Output(worker.id, ref, handle)
         worker.outputs[ref.key] = request.id
         if request.lease is not None and request.lease.ref == ref:
             self._unlease(request)  # its Done was lost on the way; the output is the proof
-        if request.lease is None and request.publishing is None and request.at <= index:
+        if request.publishing is None and request.at <= index:
+            self._revoke(request)  # whoever computes it again need not
             self._move_past(request, index, ref)
 
     def _move_past(self, request: Request, index: int, ref: TaskRef) -> None:
@@ -293,32 +294,31 @@ class Ledger(Book):
             self._out.append(Publish(ref, request.outputs[index].handle, len(request.evidence) + 1))
             return
         request.at = index + 1
-        if request.id not in self._on_hold:
-            self._enqueue(request)
+        self._enqueue(request)
 
     def _claim_task(self, worker: Worker, ref: TaskRef, started: bool, now: float) -> None:
         """A worker says that it has this task. Adopt the lease if nobody has a newer one, else have it dropped."""
         request = self.requests.get(ref.request)
-        if request is None or ref.stage not in request.stages or request.publishing is not None:
-            self._out.append(CancelTask(worker.id, ref))
+        if request is None or ref.stage not in request.stages or ref.epoch in request.fenced:
+            self._refuse(worker.id, ref)
             return
         index, lease = request.stages.index(ref.stage), request.lease
         if lease is not None and lease.ref == ref:
             lease.started = lease.started or started
+            worker.computing = ref if started else worker.computing
             return
         wanted = request.at <= index if request.id in self._on_hold else request.at == index
-        if not wanted or (lease is not None and lease.ref.epoch > ref.epoch):
-            self._out.append(CancelTask(worker.id, ref))
+        if not wanted or request.publishing is not None or (lease is not None and lease.ref.epoch > ref.epoch):
+            self._refuse(worker.id, ref)
             return
-        if lease is not None:
-            self._out.append(CancelTask(lease.worker, lease.ref))
-            self._unlease(request)
+        self._revoke(request)
         waiting = self._waiting.get(request.role)
         if waiting is not None:
             waiting.discard(request.id)
         request.at = index
         request.lease = Lease(ref, worker.id, now, now, started)
         worker.leases[request.id] = ref.epoch
+        worker.computing = ref if started else worker.computing
 
     def _check_leases(self, worker: Worker, now: float) -> None:
         """Condemn a worker whose task does not move; let an idle colleague take what waits behind another task."""
@@ -333,11 +333,12 @@ class Ledger(Book):
                 self.worker_lost(worker.id, why)
                 return
             waited = position > 0 and not lease.started and now - lease.assigned_s > self.limits.steal_after_s
-            if waited and self.queued(worker.role) == 0 and self._idle(worker.role):
-                self._out.append(CancelTask(worker.id, lease.ref))
-                self._unlease(request)
+            has_input = request.at == 0 or request.at - 1 in request.outputs
+            if waited and has_input and self.queued(worker.role) == 0 and self._idle(worker.role, request.blamed):
+                self._revoke(request)
                 self._enqueue(request)
                 self._dispatch(worker.role, now)
 
-    def _idle(self, role: Role) -> bool:
-        return any(w.role == role and not w.leases and not w.draining for w in self.workers.values())
+    def _idle(self, role: Role, blamed: set[str]) -> bool:
+        idle = (w for w in self.workers.values() if w.role == role and not w.leases and not w.draining)
+        return any(w.id not in blamed for w in idle)

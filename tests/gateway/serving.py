@@ -5,10 +5,12 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+import httpx
+
 from disagctl.gateway.app import public_app
 from disagctl.gateway.limits import Limits
 from disagctl.gateway.server import HttpServer
-from disagctl.gateway.sockets import bind_tcp
+from disagctl.gateway.sockets import bind_tcp, short_path
 from tests.gateway.fake_service import FakeService
 
 _opened: "list[Raw]" = []
@@ -73,3 +75,21 @@ class Raw:
         self.writer.transport.abort()
         with suppress(ConnectionError):
             await self.writer.wait_closed()
+
+
+BODY = b'{"prompt":"p"}'
+POST = b"POST /v1/images/generations HTTP/1.1\r\nHost: h\r\nContent-Length: 14\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: h\r\n"
+
+
+async def head_of(server: HttpServer) -> bytes:
+    client = await Raw.to(server)
+    await client.send(GET + b"\r\n")
+    return await client.head()
+
+
+async def ask(path) -> int:
+    with short_path(path) as short:
+        transport = httpx.AsyncHTTPTransport(uds=short)
+        async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
+            return (await client.get("/admin/v1/status")).status_code
