@@ -258,17 +258,24 @@ class FrontDesk:
         row = self._row(item)
         if row is None:
             return
-        row.state, row.finished_at, row.attempts = "succeeded", clock.wall_s(), effect.attempts
-        row.mime, row.nbytes, row.checksum = artifact.mime, artifact.nbytes, signed(artifact.checksum)
-        row.data, row.file = (artifact.data or None), file
-        await self._write_ending(row)
-        row.data = None
+        ending = msgspec.structs.replace(
+            row,
+            state="succeeded",
+            finished_at=clock.wall_s(),
+            attempts=effect.attempts,
+            mime=artifact.mime,
+            nbytes=artifact.nbytes,
+            checksum=signed(artifact.checksum),
+            data=artifact.data or None,
+            file=file,
+        )
+        await self._write_ending(ending)
         now, request = self._engine.clock(), self._ledger.requests.get(item)
         if request is not None:
             self.latencies_s.append(now - request.submitted_s)
         self._ledger.published(item)
         self.finished_at.append(now)
-        self._ended(row)
+        self._ended(ending)
 
     async def _store_file(self, ref: TaskRef, item: str, artifact: Artifact) -> str:
         while True:
@@ -282,14 +289,21 @@ class FrontDesk:
         row = self._row(effect.request)
         if row is None:
             return
-        row.state, row.finished_at, row.attempts = effect.outcome, clock.wall_s(), effect.attempts
-        row.code, row.message, row.param = effect.code, effect.message, effect.param
-        row.evidence = msgspec.json.encode(effect.evidence) if effect.evidence else None
+        ending = msgspec.structs.replace(
+            row,
+            state=effect.outcome,
+            finished_at=clock.wall_s(),
+            attempts=effect.attempts,
+            code=effect.code,
+            message=effect.message,
+            param=effect.param,
+            evidence=msgspec.json.encode(effect.evidence) if effect.evidence else None,
+        )
         if effect.code == "dead_letter":
             tries = "; ".join(f"{a.stage} on {a.worker}: {a.code}" for a in effect.evidence)
             self.event("dead_letter", f"{effect.request}: given up after {tries}")  # no message: it may quote a prompt
-        await self._write_ending(row)
-        self._ended(row)
+        await self._write_ending(ending)
+        self._ended(ending)
 
     async def _write_ending(self, row: ItemRow) -> None:
         while True:

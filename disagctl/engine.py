@@ -5,10 +5,10 @@ This is the interpreter of :mod:`planner.run.effects` for the real world. It dec
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from disagctl.roster import HANG_S, Roster, WorkerState, split_worker_id
+from disagctl.roster import HANG_S, Roster, WorkerState
 from planner.domain import Role, TaskRef
 from planner.run import effects as fx
 from planner.run.ledger import Ledger
@@ -64,10 +64,12 @@ class Engine:
         self.desk: Desk
         self.durations: dict[Role, list[float]] = {}
         self._awake_s: float | None = None
+        self._wishes_due = False
 
-    def restart(self, incarnation: int) -> None:
-        """Take up work as this incarnation of the head: its epochs lie above all earlier ones."""
+    def restart(self, incarnation: int, nodes: Iterable[str] = ()) -> None:
+        """Take up work as this incarnation of the head: its epochs lie above all earlier ones, which left ``nodes``."""
         self.incarnation = incarnation
+        self.roster.expected = set(nodes)
         self.ledger.begin(incarnation)
 
     def set_peers(self, keys: tuple[str, ...]) -> None:
@@ -104,6 +106,8 @@ class Engine:
         self.ledger.tick(now)
         if self.ledger.holding and self.roster.all_greeted():
             self.ledger.release_hold()
+        if self._wishes_due and not self.ledger.holding:
+            self.rewish()
         for node in [n.id for n in self.roster.nodes.values() if now - n.heard_s > self.ledger.limits.lease_s]:
             self.desk.event("node_silent", f"{node}: no word from its agent for {self.ledger.limits.lease_s:g} s")
             self.roster.nodes[node].heard_s = now + 60.0  # said once a minute
@@ -117,8 +121,10 @@ class Engine:
         """The time. If it was we who slept, silence is nobody's fault."""
         now = self.clock()
         if self._awake_s is not None and now - self._awake_s > self.ledger.limits.lease_s / 2:
-            for peer in (*self.roster.workers.values(), *self.roster.nodes.values()):
-                peer.heard_s = max(peer.heard_s, now)
+            for worker in self.roster.workers.values():
+                worker.heard_s = now
+            for node in self.roster.nodes.values():
+                node.heard_s = max(node.heard_s, now)
         self._awake_s = now
         return now
 
@@ -162,7 +168,13 @@ class Engine:
                 self._end(worker)
 
     def rewish(self) -> None:
-        """Work out the slots anew and tell every node; drain what is no longer wanted."""
+        """Work out the slots anew and tell every node; drain what is no longer wanted.
+
+        Not while an earlier head's nodes still have time to report: until then they go on as they were told.
+        """
+        self._wishes_due = self.ledger.holding
+        if self._wishes_due:
+            return
         now = self.clock()
         self.roster.plan()
         for worker in [self.roster.workers[w] for w in self.roster.draining]:

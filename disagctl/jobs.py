@@ -74,10 +74,12 @@ class JobBook:
             self._wake(job)
 
     def finish(self, row: ItemRow) -> None:
-        """An item has ended, durably."""
+        """An item has ended, durably: only now may anybody see it."""
         job = self.live.get(row.job)
         if job is None:
             return
+        row.data = None  # read from the store when asked for
+        job.rows[row.idx] = row
         job.version += 1
         if job.finished:
             del self.live[job.id]

@@ -9,12 +9,12 @@ from stages.models.synthetic import SyntheticAdapter
 from stages.models.weights import configs
 from stages.protocol import ModelSource
 
-COMPONENT_STAGES: Final = (  # which stage loads a component, by its folder's name
-    ("text_encoder", "encode"),
-    ("image_encoder", "encode"),
-    ("transformer", "denoise"),
-    ("unet", "denoise"),
-    ("vae", "decode"),
+COMPONENT_STAGES: Final = (  # which stages load a component, by the beginning of its folder's name
+    ("text_encoder", ("encode",)),
+    ("image_encoder", ("encode",)),
+    ("transformer", ("denoise",)),
+    ("unet", ("denoise",)),
+    ("vae", ("encode", "decode")),  # only image-to-video encodes with it; it is small, and this is an upper bound
 )
 
 
@@ -32,7 +32,7 @@ def weight_bytes(source: ModelSource) -> dict[str, int]:
         return {}
     totals: dict[str, int] = {}
     for file in folder.glob("*/*.safetensors"):
-        stage = next((s for prefix, s in COMPONENT_STAGES if file.parent.name.startswith(prefix)), None)
-        if stage is not None:
+        stages = next((s for prefix, s in COMPONENT_STAGES if file.parent.name.startswith(prefix)), ())
+        for stage in stages:
             totals[stage] = totals.get(stage, 0) + file.stat().st_size
     return totals

@@ -59,6 +59,7 @@ class Roster:
         self.nodes: dict[str, NodeState] = {}
         self.workers: dict[str, WorkerState] = {}
         self.draining: dict[str, float] = {}  # worker → since when
+        self.expected: set[str] = set()  # nodes an earlier head had, and that have not reported to this one
         self._plans: list[SlotPlan] = []
         self._generations: dict[str, int] = {}
 
@@ -68,13 +69,11 @@ class Roster:
         """An agent reports its node."""
         node = self.nodes.setdefault(hello.node, NodeState(hello.node))
         node.host, node.gpus, node.heard_s, node.greeted = hello.host, tuple(g.index for g in hello.gpus), now, True
+        self.expected.discard(hello.node)
         return node
 
-    def vitals(self, node: str, vitals: WorkerVitals) -> WorkerState | None:
-        """An agent reports a process. None: the process has ended, and the worker is forgotten."""
-        if vitals.state == "exited":
-            self.forget(vitals.worker)
-            return None
+    def vitals(self, node: str, vitals: WorkerVitals) -> WorkerState:
+        """An agent reports a process that lives."""
         worker = self.worker(vitals.worker, node)
         worker.pid, worker.rss_bytes, worker.running = vitals.pid, vitals.rss_bytes, vitals.state == "running"
         return worker
@@ -90,6 +89,7 @@ class Roster:
     def node_lost(self, node: str) -> list[str]:
         """A node is gone: its workers' ids, forgotten."""
         self.nodes.pop(node, None)
+        self.expected.discard(node)
         gone = [w.id for w in self.workers.values() if w.node == node]
         for worker in gone:
             self.forget(worker)
@@ -108,9 +108,12 @@ class Roster:
     # --- wishes -----------------------------------------------------------------------------------------------
 
     def plan(self) -> list[SlotPlan]:
-        """Where the wanted workers go, given the nodes that have reported."""
+        """Where the wanted workers go, given the nodes that have reported. Those there are stay where they are."""
         nodes = sorted(self.nodes.values(), key=lambda n: (len(n.id), n.id))  # whoever was first to say hello
-        self._plans = lay_out(self.wanted, [NodeRoom(n.id, n.gpus) for n in nodes if n.greeted], self._plans)
+        placed = {(p.node, p.slot) for p in self._plans}
+        loose = [w for w in self.workers.values() if (w.node, w.slot) not in placed and not w.doomed]
+        found = [SlotPlan(w.node, w.slot, w.role) for w in loose if w.id not in self.draining]
+        self._plans = lay_out(self.wanted, [NodeRoom(n.id, n.gpus) for n in nodes if n.greeted], found + self._plans)
         return self._plans
 
     def planned(self, worker: WorkerState) -> bool:
@@ -135,8 +138,8 @@ class Roster:
     def surplus(self) -> list[WorkerState]:
         """Workers that are not planned where they are, and that do not drain yet."""
         planned = {(p.node, p.slot) for p in self._plans}
-        idle = (w for w in self.workers.values() if (w.node, w.slot) not in planned)
-        return [w for w in idle if w.id not in self.draining and not w.doomed]
+        loose = (w for w in self.workers.values() if w.node in self.nodes and (w.node, w.slot) not in planned)
+        return [w for w in loose if w.id not in self.draining and not w.doomed]
 
     def overdue(self, now: float) -> list[WorkerState]:
         """Workers that drained for too long."""
@@ -144,7 +147,8 @@ class Roster:
 
     def all_greeted(self) -> bool:
         """Whether every process that the agents vouch for has said what it holds."""
-        return bool(self.workers) and all(w.greeted or not w.running for w in self.workers.values())
+        present = bool(self.workers) and not self.expected
+        return present and all(w.greeted or not w.running for w in self.workers.values())
 
     def in_role(self, role: Role) -> list[WorkerState]:
         """Workers of a role."""

@@ -33,6 +33,7 @@ CAPTION_HEIGHT = 40
 MARGIN = 12
 COLUMNS = 3
 GENERATE_S = 300.0
+UNKNOWN = 2  # the exit code for a service that does not exist
 
 
 class Failed(Exception):
@@ -63,7 +64,8 @@ def main() -> int:
         if not options.keep and not take_down():
             code = code or 7
     if code == 0:
-        say(f"done in {time.monotonic() - started_s:.0f} s" + (f"; end it with disagctl down {NAME} -y" if options.keep else ""))
+        ending = f"; end it with disagctl down {NAME} -y" if options.keep else ""
+        say(f"done in {time.monotonic() - started_s:.0f} s{ending}")
     return code
 
 
@@ -123,6 +125,11 @@ def take_down() -> bool:
     try:
         disagctl("down", NAME, "-y", "--discard")
     except Failed:
+        if (
+            subprocess.run([*DISAGCTL, "status", NAME], cwd=ROOT, check=False, capture_output=True).returncode
+            == UNKNOWN
+        ):
+            return True  # interrupted before there was a service
         say(f"it may still run: disagctl down {NAME} -y")
         return False
     finally:

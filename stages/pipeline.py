@@ -137,7 +137,8 @@ class Pipeline:
             self._model = model
             took = time.monotonic() - begin
             log.info("loaded %s in %.1f s", order.role, took)
-            self._post(lambda core: core.loaded(order.role, took, 0))
+            peak = int(getattr(model, "peak_bytes", 0))
+            self._post(lambda core: core.loaded(order.role, took, peak))
 
     def _unload(self) -> None:
         if self._model is not None:

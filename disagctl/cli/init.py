@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from disagctl.cli.output import data, say
 from disagctl.errors import CredentialsError, UnexpectedError, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a commented service.yaml for a model."""
+    from disagctl.cli.output import data, say
     from disagctl.cli.template import Facts, service_name, write_template
     from disagctl.spec import parse_spec
 

@@ -38,7 +38,7 @@ def _table(name: str) -> Iterator[OnProgress]:
     from rich.console import Group
     from rich.spinner import Spinner
 
-    from disagctl.ui.status import worker_table
+    from disagctl.ui.status import in_order, worker_table
 
     spinner = Spinner("dots", f"starting the head of {name}")
     with live(spinner) as display:
@@ -46,7 +46,7 @@ def _table(name: str) -> Iterator[OnProgress]:
         def show(view: StatusView) -> None:
             spinner.update(text=f"{view.name}: {view.state} — {readiness(view)}")
             several = len({stage.model for stage in view.stages}) > 1
-            parts = [worker_table(view.workers, several=several)] if view.workers else []
+            parts = [worker_table(in_order(view), several=several)] if view.workers else []
             display.update(Group(spinner, *parts))
 
         yield show

@@ -14,7 +14,7 @@ from disagctl.views import EventView, NodeView, StageView, StatusView, WorkerVie
 EVENTS_SHOWN: Final = 8
 EVENTS_MOST: Final = 20
 FIXED_LINES: Final = 12  # header, headings and the blank lines between
-_NUMBERS: Final = ("READY", "SWITCHING", "DRAINING", "QUEUE", "RUNNING", "S/REQUEST", "P95")
+_NUMBERS: Final = ("READY", "SWITCH", "DRAIN", "QUEUE", "RUN", "S/REQ", "P95")  # fits 80 columns
 
 
 def service_status(view: StatusView, *, now: float, history: Sequence[float] = (), height: int | None = None) -> Group:
@@ -24,10 +24,12 @@ def service_status(view: StatusView, *, now: float, history: Sequence[float] = (
     if view.stages:
         parts += [Text(), stage_table(view.stages, several=several)]
     if view.workers:
-        parts += [Text(), worker_table(view.workers, several=several)]
-    if any(node.provider != "local" for node in view.nodes):
-        parts += [Text(), node_table(view.nodes)]
-    room = EVENTS_SHOWN if height is None else height - FIXED_LINES - len(view.stages) - len(view.workers)
+        parts += [Text(), worker_table(in_order(view), several=several)]
+    nodes = view.nodes if any(node.provider != "local" for node in view.nodes) else []
+    if nodes:
+        parts += [Text(), node_table(nodes)]
+    lines = FIXED_LINES + len(view.stages) + len(view.workers) + (len(nodes) + 3 if nodes else 0)
+    room = EVENTS_SHOWN if height is None else height - lines
     feed = list(view.events)[-max(0, min(room, EVENTS_MOST)) :] if room > 0 else []
     if feed:
         parts += [Text(), event_feed(feed)]
@@ -71,9 +73,12 @@ def _money(view: StatusView) -> Text:
 def stage_table(stages: Iterable[StageView], *, several: bool) -> Table:
     """A row a stage."""
     made = table("STAGE", *_NUMBERS[:5], "BUSY", *_NUMBERS[5:], right=_NUMBERS)
+    made.columns[6].no_wrap = True
     for stage in stages:
         ready = Text(f"{stage.ready}/{stage.desired}", style="green" if stage.ready >= stage.desired else "yellow")
-        busy = bar(stage.busy).append(f" {percent(stage.busy):>5}", style="default") if stage.ready else Text(NOTHING)
+        busy = (
+            bar(stage.busy, 5).append(f" {percent(stage.busy):>5}", style="default") if stage.ready else Text(NOTHING)
+        )
         numbers = [_count(value) for value in (stage.switching, stage.draining, stage.queued, stage.running)]
         times = (seconds(stage.seconds_per_request), seconds(stage.p95_s))
         made.add_row(role(stage.model, stage.stage, several=several), ready, *numbers, busy, *times)
@@ -90,6 +95,12 @@ def worker_table(workers: Iterable[WorkerView], *, several: bool) -> Table:
         name = role(worker.model, worker.stage, several=several)
         made.add_row(worker.id, name, state(worker.state), gpu, seconds(worker.load_s), memory, why)
     return made
+
+
+def in_order(view: StatusView) -> list[WorkerView]:
+    """The workers, stage after stage."""
+    places = {(stage.model, stage.stage): place for place, stage in enumerate(view.stages)}
+    return sorted(view.workers, key=lambda w: (places.get((w.model, w.stage), len(places)), w.id))
 
 
 def node_table(nodes: Iterable[NodeView]) -> Table:

@@ -139,7 +139,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("model"), help="where to save the repository")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="where to keep checkpoints")
     parser.add_argument("--vae-steps", type=int, default=5_000)
-    parser.add_argument("--dit-steps", type=int, default=18_000)
+    parser.add_argument("--dit-steps", type=int, default=17_000)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long, to be resumed")
     parser.add_argument("--export-only", action="store_true", help="save what the checkpoints hold, without training")
     parser.add_argument("--seed", type=int, default=0)
@@ -164,6 +164,7 @@ def main() -> None:
 
     vae = Phase("vae", {"vae": nets.vae}, VAE_RATE, args.seed, args.checkpoints)
     if not args.export_only and not vae.run(args.vae_steps, vae_loss(nets, pictures), stop_at):
+        print("stopped early, nothing saved yet: the same command goes on")
         return
     vae.use_average()
     nets.vae.requires_grad_(False)

@@ -104,13 +104,16 @@ class Phase:
             for key, p in self.weights.items():
                 p.copy_(file.get_tensor(f"weight/{key}"))
                 self.average[key].copy_(file.get_tensor(f"average/{key}"))
-                self.optimiser.state[p] = {
-                    entry: file.get_tensor(f"{entry}/{key}")
-                    for entry in ("step", "exp_avg", "exp_avg_sq")
-                    if f"{entry}/{key}" in keys
-                }
+                for entry in ("step", "exp_avg", "exp_avg_sq"):
+                    if f"{entry}/{key}" in keys:
+                        self.optimiser.state[p][entry] = _laid_out_as(p, file.get_tensor(f"{entry}/{key}"))
         self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
         print(f"{self.name} resumed at step {self.step}, {self.seconds:.0f} s", flush=True)
+
+
+def _laid_out_as(parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+    """The value in its parameter's memory layout, which the fused optimiser takes for granted; scalars as they are."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def schedule(step: int, steps: int) -> float:

@@ -37,8 +37,8 @@ def lay_out(
 ) -> list[SlotPlan]:
     """Place ``wanted[role]`` workers per role. One worker a GPU while there are enough of them, else they share evenly.
 
-    What ``before`` had placed stays where it is, unless its place is gone or has more than its share. Lowering a count takes
-    the highest numbers away.
+    What ``before`` had placed stays where it is (``gpu`` None: on any of the node's), unless its place is gone or has more
+    than its share. Lowering a count takes the highest numbers away.
     """
     names = _round_robin(wanted)
     load: dict[tuple[str, int | None], int] = {}
@@ -49,11 +49,12 @@ def lay_out(
     share = -(-len(names) // len(load))
     was = {plan.slot: (plan.node, plan.gpu) for plan in before}
     at: dict[str, tuple[str, int | None]] = {}
-    for role, n in names:
-        place = was.get(f"{role}.{n}")
-        if place is not None and load.get(place, share) < share:
-            at[f"{role}.{n}"] = place
-            load[place] += 1
+    for slot in [f"{role}.{n}" for role, n in names if f"{role}.{n}" in was]:
+        old_node, old_gpu = was[slot]
+        same = [p for p in load if p[0] == old_node and old_gpu in (None, p[1]) and load[p] < share]
+        if same:
+            at[slot] = min(same, key=lambda place: load[place])
+            load[at[slot]] += 1
     for slot in [f"{role}.{n}" for role, n in names if f"{role}.{n}" not in at]:
         at[slot] = min(load, key=lambda place: load[place])  # the first of the least loaded
         load[at[slot]] += 1

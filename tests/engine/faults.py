@@ -67,7 +67,7 @@ def freeze(world: World) -> None:
         seconds = world.clockwork.rng.choice((2.0, 6.0, 30.0))
         world.say(f"SIGSTOP {proc.id} for {seconds:g} s")
         proc.stop()
-        world.clockwork.after(seconds, proc.go_on)
+        world.until(seconds, proc.go_on)
 
 
 def crash_head(world: World) -> None:
@@ -81,7 +81,8 @@ def sleep_head(world: World) -> None:
     if world.head is not None:
         seconds = world.clockwork.rng.choice((1.0, 4.0, 20.0, 90.0))
         world.say(f"SIGSTOP the head for {seconds:g} s")
-        world.head.fall_asleep(seconds)
+        world.until(seconds, world.head.wake)
+        world.head.asleep = True
 
 
 def lose_frames(world: World) -> None:
@@ -112,7 +113,7 @@ def cut(world: World) -> None:
     world.to_head[peer].shut_down(keeps=rng.random() < 0.5)
     world.from_head[peer].shut_down(keeps=False)
     seconds = rng.choice((0.5, 3.0, 20.0))
-    world.clockwork.after(seconds, lambda: _mend(world, peer))
+    world.until(seconds, lambda: _mend(world, peer))
 
 
 def _mend(world: World, peer: str) -> None:
@@ -122,6 +123,8 @@ def _mend(world: World, peer: str) -> None:
 
 
 def lose_node(world: World) -> None:
+    if not world.nodes:
+        return
     node = world.clockwork.rng.choice(list(world.nodes.values()))
     if node.alive and all(_bearable(world, proc) for proc in node.procs.values()):
         world.say(f"node {node.id} is lost")

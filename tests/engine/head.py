@@ -98,7 +98,7 @@ class Head:
         self._counters: dict[str, Counter] = {}
         self._outgoing: dict[str, list[HeadMessage | AgentOrder]] = {}
         self._put_off: list[tuple[str, bytes]] = []
-        self.engine.restart(store.incarnation)
+        self.engine.restart(store.incarnation, world.nodes)
         rows = [row for row in store.rows.values() if row.state == "open"]
         now = world.clockwork.now
         self.ledger.recover([self.request(row) for row in rows], now, GRACE_S if world.nodes else 0.0)
@@ -133,11 +133,7 @@ class Head:
         self.engine.rewish()
         self.turn_over()
 
-    def fall_asleep(self, seconds: float) -> None:
-        self.asleep = True
-        self.world.clockwork.after(seconds, self._wake)
-
-    def _wake(self) -> None:
+    def wake(self) -> None:
         self.asleep = False
         frames, self._put_off = self._put_off, []
         if self.alive:

@@ -5,6 +5,7 @@ The same seed gives the same history, to the byte.
 """
 
 import re
+import traceback
 from collections.abc import Callable
 
 import msgspec
@@ -48,6 +49,7 @@ class World:
         self.version = 0
         self.faulty = False
         self.slow = 1.0
+        self.healthy_s = 0.0
         self.crash_at: tuple[int, str] | None = None
         self.nodes: dict[str, Node] = {}
         self.procs: dict[str, Proc] = {}
@@ -179,6 +181,11 @@ class World:
 
     # --- the play ---
 
+    def until(self, seconds: float, end: Callable[[], None]) -> None:
+        """A fault that ends after this time."""
+        self.clockwork.after(seconds, end)
+        self.healthy_s = max(self.healthy_s, self.clockwork.now + seconds)
+
     def say(self, text: str) -> None:
         if self.talk:
             print(f"{self.clockwork.now:9.3f} {text}")
@@ -193,13 +200,16 @@ class World:
             self._unchecked(quiet_after_s)
         except Exception as err:
             said = "\n".join(self.history[-30:])
-            raise Trouble(f"seed {self.seed} at {self.clockwork.now:.3f} s: {err!r}\n{said}") from err
+            where = traceback.extract_tb(err.__traceback__)[-1]
+            text = str(err) or f"{type(err).__name__} in {where.name}, {where.filename}:{where.lineno}: {where.line}"
+            raise Trouble(f"seed {self.seed} at {self.clockwork.now:.3f} s: {text}\n{said}") from err
 
     def _unchecked(self, quiet_after_s: float) -> None:
         self.clockwork.run(quiet_after_s)
+        self.clockwork.run(max(quiet_after_s, self.healthy_s))
         while not self.finished:
             self.clockwork.run(self.clockwork.now + 2.0)
-            assert self.clockwork.now < quiet_after_s + PATIENCE_S, f"never finished: {self._unfinished()}"
+            assert self.clockwork.now < self.healthy_s + quiet_after_s + PATIENCE_S, f"never finished: {self._unfinished()}"
         self.clockwork.run(self.clockwork.now + REST_S)
         self._verdict()
 

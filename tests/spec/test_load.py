@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import jsonschema
 import msgspec
 import pytest
 import yaml
@@ -11,6 +10,7 @@ from disagctl.spec import Spec, dump_spec, json_schema, load_spec, parse_spec
 from disagctl.spec.units import Range, Size
 from tests.spec.specs import FULL, MINIMAL, SYNTHETIC, read
 
+jsonschema = pytest.importorskip("jsonschema")
 SHAPES = Path(__file__).parents[2] / "examples" / "shapes" / "model"
 
 
