@@ -262,7 +262,7 @@ class Engine:
             if hello.phase == "draining":
                 self.ledger.worker_draining(peer)
         elif peer in self.ledger.workers:
-            self.ledger.worker_lost(peer, "it lost its role")
+            self.ledger.worker_lost(peer, "it lost its role", ())
         tasks = [(t.ref, t.started) for t in hello.tasks]
         outputs = [(h.ref, h.offer or h.artifact) for h in hello.held]
         self.ledger.resync(peer, tasks, outputs, now)
@@ -296,12 +296,14 @@ class Engine:
     def _role_failed(self, worker: WorkerState, message: wire.RoleFailed, now: float) -> None:
         worker.phase, worker.why, worker.fatal = "starting", message.message, message.fatal
         worker.retry_role_s = None if message.fatal else now + ROLE_RETRY_S
-        self.ledger.worker_lost(worker.id, "it could not load its role")
+        self.ledger.worker_lost(worker.id, "it could not load its role", ())
         self.desk.event("load_failed", f"{worker.id}: {message.message}")
 
     def _beat(self, worker: WorkerState) -> None:
         self.sender.send(worker.id, wire.Welcome(self.incarnation))
-        if worker.phase in ("ready", "draining") and worker.id not in self.ledger.workers:
+        stranger = worker.phase in ("ready", "draining") and worker.id not in self.ledger.workers
+        if stranger and worker.heard_s - worker.asked_s >= wire.HEARTBEAT_S / 2:
+            worker.asked_s = worker.heard_s  # once, should many beats have been waiting for us
             self.sender.send(worker.id, wire.Who())  # its leases ran out while it was silent: agree again
 
     def _done(self, worker: WorkerState, message: wire.Done) -> None:

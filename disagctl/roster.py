@@ -27,6 +27,7 @@ class WorkerState(msgspec.Struct):
     rss_bytes: int = 0
     load_s: float | None = None
     heard_s: float = 0.0
+    asked_s: float = 0.0
     greeted: bool = False  # it has said Hello since we last lost sight of it
     running: bool = True  # as the agent sees it: not stopped
     why: str = ""

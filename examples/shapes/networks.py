@@ -1,4 +1,4 @@
-"""The model's parts, untrained, and how they are saved: a diffusers FLUX repository of about a million parameters."""
+"""The model's parts, untrained, and how they are saved: a diffusers FLUX repository of about two million parameters."""
 
 import json
 from dataclasses import dataclass

@@ -25,6 +25,7 @@ class Limits(msgspec.Struct, frozen=True):
     lease_s: float = 5.0
     stall_s: float = 1800.0  # a started task without a step for this long condemns its worker
     steal_after_s: float = 0.5  # a task waiting behind another for this long may move to an idle worker
+    transit_s: float = 1.0  # so long a task may be on its way to a worker that does not know of it yet
     min_window: int = 4  # finished outputs that may wait in front of a stage, at least
 
 
@@ -62,6 +63,7 @@ class Request(msgspec.Struct):
     outputs: dict[int, Output] = msgspec.field(default_factory=dict)
     evidence: list[Attempt] = msgspec.field(default_factory=list)
     blamed: set[str] = msgspec.field(default_factory=set)
+    charged: set[int] = msgspec.field(default_factory=set)  # epochs in evidence: a worker given up may come back
     fenced: set[int] = msgspec.field(default_factory=set)  # epochs a worker was told to forget: never adopted again
     losses: int = 0  # since it last got further than ever before
     furthest: int = 0
@@ -236,7 +238,7 @@ class Book:
         self.redelivered += 1
         self._unlease(request)
         if charged:
-            self._charge(request, lease.worker, "worker_lost", why)
+            self._charge(request, lease.worker, lease.ref, "worker_lost", why)
         else:
             self._lose(request, lease.worker, lease.ref.stage, why)
 
@@ -248,9 +250,11 @@ class Book:
         else:
             self._rewind(request)
 
-    def _charge(self, request: Request, worker: str, code: str, message: str) -> None:
-        stage = request.stages[request.at]
-        request.evidence.append(Attempt(worker, stage, code, message[:LAST_WORDS]))
+    def _charge(self, request: Request, worker: str, ref: TaskRef, code: str, message: str) -> None:
+        stage = ref.stage
+        if ref.epoch not in request.charged:
+            request.charged.add(ref.epoch)
+            request.evidence.append(Attempt(worker, stage, code, message[:LAST_WORDS]))
         request.blamed.add(worker)
         if len(request.evidence) >= self.limits.max_attempts:
             text = f"{stage} failed on {len(request.evidence)} tries; last: {message[:LAST_WORDS]}"

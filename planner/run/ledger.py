@@ -66,12 +66,12 @@ class Ledger(Book):
         request = self.requests.get(request_id)
         if request is None or request.publishing is None:
             return
-        request.publishing = None
+        ref, request.publishing = request.publishing, None
         output = request.outputs.pop(request.at, None)
         worker = output.worker if output else ""
         if output:
             self._release(output)
-        self._charge(request, worker, "artifact", message)
+        self._charge(request, worker, ref, "artifact", message)
 
     # --- workers ----------------------------------------------------------------------------------------------
 
@@ -140,7 +140,12 @@ class Ledger(Book):
             lease = self.requests[request_id].lease
             if lease is not None and lease.ref not in told:
                 self._refuse(worker_id, lease.ref)  # it may still be on its way there
-                self._lease_lost(self.requests[request_id], lease, "the worker does not have it", charged=False)
+                request = self.requests[request_id]
+                if now - lease.assigned_s > self.limits.transit_s:
+                    self._lease_lost(request, lease, "the worker does not have it", charged=False)
+                else:
+                    self._unlease(request)
+                    self._rewind(request)
         kept = {ref.key for ref, _ in outputs}
         for key, request_id in list(worker.outputs.items()):
             if key not in kept:
@@ -210,7 +215,7 @@ class Ledger(Book):
             return
         self._unlease(request)
         if retry:
-            self._charge(request, worker_id, code, message)
+            self._charge(request, worker_id, ref, code, message)
         else:
             request.evidence.append(Attempt(worker_id, ref.stage, code, message[:LAST_WORDS]))
             self._finish(request, "failed", code, message[:LAST_WORDS], param)

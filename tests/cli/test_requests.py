@@ -28,6 +28,18 @@ def test_generate_saves_the_picture_and_prints_where(head: FakeHead, cli: Cli) -
     assert sent == {"prompt": "a cat", "seed": 7, "size": "64x32", "num_inference_steps": 4, "negative_prompt": "dog"}
 
 
+def test_a_state_directory_with_a_very_long_path(home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Unix socket's address has room for 108 bytes."""
+    deep = home / ("x" * 100) / ("y" * 100)
+    deep.mkdir(parents=True)
+    monkeypatch.setenv("DISAGCTL_HOME", str(deep))
+    head = FakeHead(deep)
+    try:
+        assert cli("token", "demo")[:2] == (0, "s3cret\n")
+    finally:
+        head.stop()
+
+
 def test_generate_several_to_a_named_file(head: FakeHead, cli: Cli, tmp_path: Path) -> None:
     head.life = progress(n=3)
     picture = tmp_path / "start.png"

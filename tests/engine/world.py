@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from planner.domain import Role
+from stages.slots import LONGEST_PAUSE_S
 from tests.engine.clockwork import Channel, Clockwork
 from tests.engine.head import Head, Row, Store
 from tests.engine.nodes import Node
@@ -211,6 +212,9 @@ class World:
             self.clockwork.run(self.clockwork.now + 2.0)
             assert self.clockwork.now < self.healthy_s + quiet_after_s + PATIENCE_S, f"never finished: {self._unfinished()}"
         self.clockwork.run(self.clockwork.now + REST_S)
+        deadline = self.clockwork.now + LONGEST_PAUSE_S
+        while self._slots() != self._wanted_slots() and self.clockwork.now < deadline:
+            self.clockwork.run(self.clockwork.now + REST_S)  # one that died often pauses
         self._verdict()
 
     @property
@@ -234,10 +238,16 @@ class World:
         known = {worker.id for worker in self.head.roster.workers.values() if worker.node in self.nodes}
         assert known == alive, f"the roster differs: {sorted(known ^ alive)}"
         assert set(self.head.ledger.workers) == alive, f"idle: {sorted(set(self.head.ledger.workers) ^ alive)}"
-        slots = sorted(self.procs[worker].slot for worker in alive)
-        assert slots == sorted(f"{role}.{n}" for role, count in self.wanted.items() for n in range(count))
+        assert self._slots() == self._wanted_slots()
         assert not any(w.draining for w in self.head.ledger.workers.values())
         assert not self.head.roster.draining
+
+    def _slots(self) -> list[str]:
+        alive = [proc for proc in self.procs.values() if proc.alive]
+        return sorted(proc.slot for proc in alive if proc.core.phase == "ready")
+
+    def _wanted_slots(self) -> list[str]:
+        return sorted(f"{role}.{n}" for role, count in self.wanted.items() for n in range(count))
 
     def _judge(self, row: Row, nature: Nature) -> None:
         told = f"{row.id} ({nature.kind}) {row.state} {row.code} {row.evidence}"
