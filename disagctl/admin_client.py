@@ -1,12 +1,12 @@
 """HTTP over the service's administration socket."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from disagctl.gateway.sockets import short_path
 from disagctl.state import ServicePaths
 from disagctl.views import StatusView
 
@@ -19,20 +19,18 @@ def admin(where: ServicePaths, timeout_s: float = 10.0) -> "Iterator[httpx.Clien
     """A client for ``http://admin/admin/v1/…``. Its calls raise httpx.TransportError when there is no head."""
     import httpx  # slow to import, and most verbs' --help needs none of it
 
-    # A Unix socket's path is limited to 108 bytes; through the folder's descriptor it is always short.
-    fd = os.open(where.root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{fd}/{where.admin_socket.name}")
+    with short_path(where.admin_socket) as path:
+        transport = httpx.HTTPTransport(uds=path)
         with httpx.Client(transport=transport, base_url="http://admin", timeout=timeout_s) as client:
             yield client
-    finally:
-        os.close(fd)
 
 
 def head_status(where: ServicePaths, timeout_s: float = 10.0) -> StatusView | None:
     """The status, or None when no head answers."""
     import httpx
 
+    if not where.admin_socket.exists():
+        return None
     try:
         with admin(where, timeout_s) as client:
             answer = client.get("/admin/v1/status")

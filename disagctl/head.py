@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 import sys
 from pathlib import Path
 from typing import Final
@@ -57,7 +58,7 @@ class Head(FrontDesk):
     def __init__(self, where: state.ServicePaths) -> None:
         self.where = where
         self.record = state.read_record(where)
-        self.spec: Spec = load_spec(where.spec)
+        self.spec: Spec = load_spec(where.spec, check_files=False)
         self.started_at = clock.wall_s()
         self.transport = self.spec.transport.mode
         self.pair = keys.head_keys(where.keys)
@@ -94,14 +95,15 @@ class Head(FrontDesk):
         self.nodes = self._make_nodes(store)
         self.enrol = EnrolDesk(LOOPBACK, self.record.enrol_port, self.pair, self.nodes.admit)
         self._servers = (
-            HttpServer(public_app(self), bind_tcp(self.record.http_host, self.record.http_port)),
+            HttpServer(public_app(self), bind_tcp(self.record.http_host, self.record.http_port), tls=tls_of(self.spec)),
             HttpServer(admin_app(self), bind_unix(where.admin_socket)),
         )
 
     @property
     def endpoint(self) -> str:
         """Where clients find the API."""
-        return f"http://{self.record.http_host}:{self.record.http_port}"
+        scheme = "https" if self.spec.api.certificate else "http"
+        return f"{scheme}://{self.record.http_host}:{self.record.http_port}"
 
     # --- what the gateway asks beyond the desk ----------------------------------------------------------------
 
@@ -264,6 +266,15 @@ class Head(FrontDesk):
         return Nodes(
             store, self.engine, self.events_log, LocalProvisioner(self.where), template, self.hub, self.data, endpoints
         )
+
+
+def tls_of(spec: Spec) -> ssl.SSLContext | None:
+    """TLS with the spec's certificate; None without one. Raises OSError when the files cannot be read."""
+    if not spec.api.certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(spec.api.certificate, spec.api.private_key)
+    return context
 
 
 def model_infos(spec: Spec, created_at: float) -> list[ModelInfo]:

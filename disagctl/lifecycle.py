@@ -45,7 +45,7 @@ def diff(spec: Spec) -> list[str]:
             for stage in card.stages
         ]
     lines = [] if head_alive(spec.name) else ["~ head: not running, will be started again on the same port and store"]
-    old = dump_spec(load_spec(where.spec)).splitlines()
+    old = dump_spec(load_spec(where.spec, check_files=False)).splitlines()
     new = dump_spec(spec).splitlines()
     lines += [f"- {line.strip()}" for line in old if line not in new]
     lines += [f"+ {line.strip()}" for line in new if line not in old]

@@ -43,7 +43,6 @@ CREATE TABLE IF NOT EXISTS tokens (hash TEXT PRIMARY KEY, created_at REAL NOT NU
 """
 
 
-
 class StoreFull(Exception):
     """The disk is full, or more writes wait than the bound allows: nothing was written."""
 

@@ -139,11 +139,12 @@ class Book:
         self._dirty[role] = None
 
     def _blocked(self, request: Request) -> bool:
-        """Whether enough finished outputs wait in front of the stage after this one: a slow stage slows those before."""
+        """Whether enough outputs wait, or are being made, for the stage after this one: a slow stage slows those before."""
         if request.at + 1 >= len(request.stages):
             return False
         after = Role(request.model, request.stages[request.at + 1])
-        return self.queued(after) >= max(self.limits.min_window, 2 * self._pool(after).total_slots)
+        coming = self.queued(after) + self._pool(request.role).total_load
+        return coming >= max(self.limits.min_window, 2 * self._pool(after).total_slots)
 
     def _dispatch(self, role: Role, now: float) -> None:
         waiting, pool = self._waiting.get(role), self._pool(role)

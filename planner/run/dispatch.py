@@ -81,13 +81,15 @@ class Worker(msgspec.Struct):
 class Pool:
     """Workers of one role that have credit, by how many tasks they hold."""
 
-    __slots__ = ("_buckets", "_slots", "_where", "total_slots")
+    __slots__ = ("_buckets", "_loads", "_slots", "_where", "total_load", "total_slots")
 
     def __init__(self) -> None:
         self._buckets: list[dict[str, Worker]] = [{} for _ in range(MAX_SLOTS + 1)]
         self._where: dict[str, int] = {}
         self._slots: dict[str, int] = {}
+        self._loads: dict[str, int] = {}
         self.total_slots = 0  # of all workers placed, with and without credit
+        self.total_load = 0  # tasks out with them
 
     def place(self, worker: Worker) -> None:
         """Put the worker where its load now belongs; without credit it is in no bucket."""
@@ -96,7 +98,8 @@ class Pool:
             del self._buckets[old][worker.id]
         load, slots = len(worker.leases), worker.slots
         self.total_slots += slots - self._slots.get(worker.id, 0)
-        self._slots[worker.id] = slots
+        self.total_load += load - self._loads.get(worker.id, 0)
+        self._slots[worker.id], self._loads[worker.id] = slots, load
         if load < slots:
             self._buckets[load][worker.id] = worker
             self._where[worker.id] = load
@@ -104,6 +107,7 @@ class Pool:
     def remove(self, worker_id: str) -> None:
         """Forget the worker."""
         self.total_slots -= self._slots.pop(worker_id, 0)
+        self.total_load -= self._loads.pop(worker_id, 0)
         old = self._where.pop(worker_id, None)
         if old is not None:
             del self._buckets[old][worker_id]
@@ -118,6 +122,4 @@ class Pool:
                 if worker.id not in avoid:
                     return worker
                 fallback = fallback or worker
-            if fallback is not None and not avoid:
-                break
         return fallback

@@ -32,9 +32,7 @@ def slot_role(slot: str) -> Role:
     return Role(model, stage)
 
 
-def lay_out(
-    wanted: Mapping[Role, int], nodes: Sequence[NodeRoom], before: Sequence[SlotPlan] = ()
-) -> list[SlotPlan]:
+def lay_out(wanted: Mapping[Role, int], nodes: Sequence[NodeRoom], before: Sequence[SlotPlan] = ()) -> list[SlotPlan]:
     """Place ``wanted[role]`` workers per role. One worker a GPU while there are enough of them, else they share evenly.
 
     What ``before`` had placed stays where it is (``gpu`` None: on any of the node's), unless its place is gone or has more

@@ -152,9 +152,9 @@ def cancel_some(world: World) -> None:
 def scale(world: World) -> None:
     rng = world.clockwork.rng
     role: Role = rng.choice(list(world.wanted))
-    world.wanted[role] = rng.randint(1, 3)
-    world.say(f"{role} is scaled to {world.wanted[role]}")
     if world.head is not None and not world.head.asleep:
+        world.wanted[role] = rng.randint(1, 3)
+        world.say(f"{role} is scaled to {world.wanted[role]}")
         world.head.scale()
 
 

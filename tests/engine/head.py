@@ -101,7 +101,7 @@ class Head:
         self.engine.restart(store.incarnation, world.nodes)
         rows = [row for row in store.rows.values() if row.state == "open"]
         now = world.clockwork.now
-        self.ledger.recover([self.request(row) for row in rows], now, GRACE_S if world.nodes else 0.0)
+        self.ledger.recover([self.request(row) for row in rows], now, GRACE_S if store.incarnation > 1 else 0.0)
         self._tick()
         self._reconcile()
 
