@@ -1,4 +1,4 @@
-"""An inference engine of forty lines behind disagctl's adapter protocol: a checkerboard emerges from noise.
+"""A very small inference engine behind disagctl's adapter protocol: a checkerboard emerges from noise.
 
 Everything it needs of disagctl is in ``stages.models.base`` (the protocol), ``stages.parcel`` (what crosses between
 stages) and ``stages.protocol.ModelSource``. No torch: a real engine imports its own inside ``load``.
