@@ -32,7 +32,7 @@ class Counter:
 
     def __init__(self) -> None:
         self._sent = 0
-        self._received: int | None = None
+        self._received = 0
 
     def stamp(self) -> bytes:
         """The next outgoing number."""
@@ -40,9 +40,9 @@ class Counter:
         return self._sent.to_bytes(SEQ_BYTES, "little")
 
     def check(self, frame: memoryview) -> bool:
-        """Whether this incoming number follows the last one. The first of all is taken as it is."""
+        """Whether this incoming number follows the last one; the first of all is 1, so that losing that is noticed too."""
         seq = int.from_bytes(frame[:SEQ_BYTES], "little")
-        follows = self._received is None or seq == (self._received + 1) & SEQ_MASK
+        follows = seq == (self._received + 1) & SEQ_MASK
         self._received = seq
         return follows
 

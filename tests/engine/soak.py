@@ -8,7 +8,7 @@ from tests.engine import faults
 from tests.engine.world import Trouble, World
 
 
-def make(seed: int, *, talk: bool = False) -> World:
+def make(seed: int, *, most: int = 7, talk: bool = False) -> World:
     """A world whose size and shape vary with the seed."""
     shape = seed % 5
     world = World(
@@ -20,19 +20,19 @@ def make(seed: int, *, talk: bool = False) -> World:
         requests=24 if seed % 3 else 40,
         talk=talk,
     )
-    faults.draw(world)
+    faults.draw(world, most=most)
     return world
 
 
 def main() -> None:
-    first = int(sys.argv[1])
+    first, most = int(sys.argv[1]), int(sys.argv[3]) if len(sys.argv) > 3 else 7
     if len(sys.argv) == 2:
         make(first, talk=True).play(faults.END_S)
         return
     begin, bad = time.perf_counter(), Counter[str]()
     for seed in range(first, first + int(sys.argv[2])):
         try:
-            make(seed).play(faults.END_S)
+            make(seed, most=most).play(faults.END_S)
         except Trouble as err:
             lines = str(err).splitlines()
             bad[lines[0].partition(" s: ")[2][:60]] += 1

@@ -74,14 +74,17 @@ def test_openai_client_makes_a_video(tmp_path: Path, tiny_wan: Path) -> None:
     text = (
         f"name: films\nmodel: {{id: {tiny_wan}}}\nworkload: {{rate: 1/min, shapes: [{{size: 32x32}}]}}\ninfra: local\n"
     )
-    with service(tmp_path, text) as films, openai.OpenAI(base_url=f"{films.url}/v1", api_key="none") as client:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the operations are deprecated upstream, not here
-            extra = {"num_frames": 9, "num_inference_steps": 2}
-            video = client.videos.create_and_poll(prompt="a cat", size="32x32", extra_body=extra)  # type: ignore[call-overload]
-            assert video.status == "completed"
-            content = client.videos.download_content(video.id).read()
-            assert content[4:8] == b"ftyp"
-            assert client.videos.delete(video.id).deleted
-            with pytest.raises(openai.NotFoundError):
-                client.videos.retrieve(video.id)
+    with (
+        service(tmp_path, text) as films,
+        openai.OpenAI(base_url=f"{films.url}/v1", api_key="none") as client,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", DeprecationWarning)  # the operations are deprecated upstream, not here
+        extra = {"num_frames": 9, "num_inference_steps": 2}
+        video = client.videos.create_and_poll(prompt="a cat", size="32x32", extra_body=extra)  # type: ignore[call-overload]
+        assert video.status == "completed"
+        content = client.videos.download_content(video.id).read()
+        assert content[4:8] == b"ftyp"
+        assert client.videos.delete(video.id).deleted
+        with pytest.raises(openai.NotFoundError):
+            client.videos.retrieve(video.id)

@@ -1,0 +1,88 @@
+"""What is refused before anything starts."""
+
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from disagctl import lifecycle, precheck
+from disagctl.errors import InfeasibleError, SpecError, UsageError
+from disagctl.spec import Spec, parse_spec
+
+TEXT = """
+name: checked
+model: {{id: {model}}}
+workload: {{rate: 1/s, shapes: [{{size: 64x64}}]}}
+{more}
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DISAGCTL_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def spec(tmp_path: Path, more: str = "", model: str = "synthetic") -> Spec:
+    return parse_spec(TEXT.format(model=model, more=more), base=tmp_path)
+
+
+def up(made: Spec) -> None:
+    lifecycle.up(made, wait_s=1.0, on_progress=lambda _status: None)
+
+
+def nothing_was_made(home: Path) -> bool:
+    return not any((home / "services").glob("*"))
+
+
+def test_port_in_use(tmp_path: Path, home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError) as caught:
+            up(spec(tmp_path, f"api: {{port: {port}}}"))
+    assert caught.value.error_code == "port_in_use"
+    assert str(port) in str(caught.value)
+    assert nothing_was_made(home)
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SpecError, match=r"service\.yaml:3: .*model_index\.json"):
+        up(spec(tmp_path, model="./empty"))
+    assert nothing_was_made(home)
+
+
+def test_too_little_memory(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    little = SimpleNamespace(available=1 << 20, total=1 << 30)
+    monkeypatch.setattr(precheck.psutil, "virtual_memory", lambda: little)
+    with pytest.raises(InfeasibleError) as caught:
+        up(spec(tmp_path))
+    assert caught.value.error_code == "too_little_memory"
+    assert nothing_was_made(home)
+
+
+def test_too_little_disk(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precheck.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1 << 20))
+    with pytest.raises(InfeasibleError) as caught:
+        up(spec(tmp_path))
+    assert caught.value.error_code == "too_little_disk"
+    assert nothing_was_made(home)
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ("infra: aws", "infra_unsupported"),
+        ("transport: {mode: mooncake}", "transport_unsupported"),
+        ("artifacts: {store: 's3://bucket/x'}", "store_unsupported"),
+    ],
+)
+def test_what_this_version_has_not(tmp_path: Path, home: Path, more: str, code: str) -> None:
+    with pytest.raises(InfeasibleError) as caught:
+        up(spec(tmp_path, more))
+    assert caught.value.error_code == code
+    assert caught.value.exit_code == 4
+    assert nothing_was_made(home)
