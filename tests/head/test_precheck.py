@@ -1,12 +1,14 @@
 """What is refused before anything starts."""
 
+import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from disagctl import lifecycle, precheck
+from disagctl import lifecycle
 from disagctl.errors import InfeasibleError, SpecError, UsageError
 from disagctl.spec import Spec, parse_spec
 
@@ -57,7 +59,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path, home: Path) -> None:
 
 def test_too_little_memory(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     little = SimpleNamespace(available=1 << 20, total=1 << 30)
-    monkeypatch.setattr(precheck.psutil, "virtual_memory", lambda: little)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
     with pytest.raises(InfeasibleError) as caught:
         up(spec(tmp_path))
     assert caught.value.error_code == "too_little_memory"
@@ -65,7 +67,7 @@ def test_too_little_memory(tmp_path: Path, home: Path, monkeypatch: pytest.Monke
 
 
 def test_too_little_disk(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precheck.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1 << 20))
     with pytest.raises(InfeasibleError) as caught:
         up(spec(tmp_path))
     assert caught.value.error_code == "too_little_disk"

@@ -69,13 +69,8 @@ async def test_a_change_that_refuses_takes_nobody_down(store: Store) -> None:
     def refuse(_db: sqlite3.Connection) -> None:
         raise ValueError("no")
 
-    good, bad, also = await asyncio.gather(
-        store.write(insert_items([item(1)], None)),
-        store.write(refuse),
-        store.write(insert_items([item(2)], None)),
-        return_exceptions=True,
-    )
-    assert good is None
-    assert also is None
-    assert isinstance(bad, ValueError)
+    writes = (insert_items([item(1)], None), refuse, insert_items([item(2)], None))
+    results: list[object] = await asyncio.gather(*map(store.write, writes), return_exceptions=True)
+    assert results[0] is results[2] is None
+    assert isinstance(results[1], ValueError)
     assert store.read("SELECT COUNT(*) FROM items") == [(2,)]

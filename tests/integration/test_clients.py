@@ -29,8 +29,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def test_openai_client_makes_pictures(running: Service) -> None:
     with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none") as client:
         assert [model.id for model in client.models.list()] == ["pictures"]
-        answer = client.images.generate(model="pictures", prompt="a red circle", size="64x64", n=2)  # type: ignore[call-overload]
-    files = [base64.b64decode(item.b64_json) for item in answer.data]
+        answer = client.images.generate(model="pictures", prompt="a red circle", size="64x64", n=2)
+    files = [base64.b64decode(item.b64_json or "") for item in answer.data or []]
     assert len(files) == 2
     assert all(file.startswith(b"\x89PNG") for file in files)
     assert files[0] != files[1], "n pictures use seed + i"
@@ -81,7 +81,7 @@ def test_openai_client_makes_a_video(tmp_path: Path, tiny_wan: Path) -> None:
     ):
         warnings.simplefilter("ignore", DeprecationWarning)  # the operations are deprecated upstream, not here
         extra = {"num_frames": 9, "num_inference_steps": 2}
-        video = client.videos.create_and_poll(prompt="a cat", size="32x32", extra_body=extra)  # type: ignore[call-overload]
+        video = client.videos.create_and_poll(prompt="a cat", size="32x32", extra_body=extra)  # type: ignore[arg-type]
         assert video.status == "completed"
         content = client.videos.download_content(video.id).read()
         assert content[4:8] == b"ftyp"

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from disagctl import lifecycle
+from disagctl.admin_client import admin
 from disagctl.errors import UsageError
 from tests.integration.harness import SYNTHETIC, Service, service
 
@@ -50,7 +51,7 @@ def test_down_saves_what_nobody_fetched(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     with service(tmp_path, TEXT) as running:
         load(running)  # fetched
-        with lifecycle.admin(running.where) as client:
+        with admin(running.where) as client:
             job = client.post("/admin/v1/requests", json={"prompt": "x", "size": "64x64"}).json()
             client.get(f"/admin/v1/requests/{job['id']}", params={"wait_s": 30})
         saved = lifecycle.down("gone", discard=False, on_progress=lambda _line: None)
