@@ -33,6 +33,8 @@ class Proc:
     def __init__(self, world: "World", node: str, slot: str, worker: str, pid: int) -> None:
         self.world, self.node, self.slot, self.id = world, node, slot, worker
         self.alive, self.stopped = True, False
+        self.wedged = False  # stopped, though the agent sees it run
+        self.stalled = False  # its compute thread hangs; its link lives
         self.core = WorkerCore(worker, node, pid, synchronous=world.synchronous)
         self.outbox: dict[str, bytes] = {}
         self.inputs: dict[str, bytes] = {}
@@ -189,6 +191,8 @@ class Proc:
             return
         if done:
             self.perform(self.core.stepped(ref, done, steps))
+        if self.stalled:
+            return
         self.later(seconds / steps, lambda: self._step(task, given, seconds, steps, done + 1, doomed_at))
 
     def _fail(self, ref: TaskRef) -> None:
