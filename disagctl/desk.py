@@ -243,7 +243,12 @@ class FrontDesk:
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (err := task.exception()) is not None:
+            log.error("a background task failed", exc_info=err)
 
     async def _publish(self, effect: fx.Publish) -> None:
         artifact: Artifact = effect.artifact

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from disagctl.roster import HANG_S, Roster, WorkerState
+from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
 from planner.domain import Role, TaskRef
 from planner.run import effects as fx
 from planner.run.ledger import Ledger
@@ -17,6 +17,7 @@ from stages import protocol as wire
 log = logging.getLogger(__name__)
 
 ROLE_RETRY_S: Final = 10.0
+MAX_TOLD: Final = 10_000  # outputs that a peer may name ahead of its Hello
 
 
 class Sender(Protocol):
@@ -63,6 +64,7 @@ class Engine:
         self.sender: Sender
         self.desk: Desk
         self.durations: dict[Role, list[float]] = {}
+        self._holding: dict[str, dict[TaskRef, wire.HeldOutput]] = {}  # told before the Hello that they belong to
         self._awake_s: float | None = None
         self._wishes_due = False
 
@@ -158,14 +160,16 @@ class Engine:
         if vitals.state == "exited":
             self._worker_gone(vitals, f"its process ended with {vitals.exit_code}")
             return
-        worker = self.roster.vitals(node, vitals)
-        if worker.running and worker.greeted:
-            if now - worker.heard_s <= HANG_S:
-                self.ledger.seen(worker.id, now)
-            else:
-                self.desk.event("worker_hung", f"{worker.id}: alive, but silent for {HANG_S:g} s; replacing it")
-                self.ledger.worker_lost(worker.id, "hung")
-                self._end(worker)
+        worker = self.roster.vitals(node, vitals, now)
+        if worker.doomed or not worker.running:
+            return
+        patience_s = HANG_S if worker.greeted else GREET_S
+        if now - worker.heard_s > patience_s:
+            self.desk.event("worker_hung", f"{worker.id}: alive, but silent for {patience_s:g} s; replacing it")
+            self.ledger.worker_lost(worker.id, "hung")
+            self._end(worker)
+        elif worker.greeted:
+            self.ledger.seen(worker.id, now)
 
     def rewish(self) -> None:
         """Work out the slots anew and tell every node; drain what is no longer wanted.
@@ -209,6 +213,11 @@ class Engine:
     def _worker(self, peer: str, message: wire.WorkerMessage, now: float) -> None:  # noqa: C901, PLR0912  # a table
         if isinstance(message, wire.Hello):
             self._hello(peer, message, now)
+            return
+        if isinstance(message, wire.Holding):
+            told = self._holding.setdefault(peer, {})
+            if len(told) < MAX_TOLD:
+                told.update((h.ref, h) for h in message.held)
             return
         worker = self.roster.workers.get(peer)
         if worker is None or not worker.greeted:
@@ -264,7 +273,8 @@ class Engine:
         elif peer in self.ledger.workers:
             self.ledger.worker_lost(peer, "it lost its role", ())
         tasks = [(t.ref, t.started) for t in hello.tasks]
-        outputs = [(h.ref, h.offer or h.artifact) for h in hello.held]
+        held = self._holding.pop(peer, {}) | {h.ref: h for h in hello.held}
+        outputs = [(h.ref, h.offer or h.artifact) for h in held.values()]
         self.ledger.resync(peer, tasks, outputs, now)
 
     def _give_role(self, worker: WorkerState) -> None:

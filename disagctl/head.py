@@ -35,7 +35,7 @@ from disagctl.service import ModelInfo
 from disagctl.settings import use_fast_loop
 from disagctl.spec import Spec, load_spec
 from disagctl.status import status_view
-from disagctl.store import Store, add_token, next_incarnation, set_meta
+from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
 from disagctl.views import EventView, StatusView
 from planner.domain import Role
 from planner.run.ledger import Ledger
@@ -172,15 +172,18 @@ class Head(FrontDesk):
         self.stopping = True
         self._discard = discard
         self.record.stopping = True
-        state.write_record(self.where, self.record)
         self._stopped.set()
+        try:
+            state.write_record(self.where, self.record)
+        except OSError as err:  # a full disk must not keep us from going
+            log.warning("cannot record that we stop: %s", err)
 
     # --- running ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve until told to stop."""
         incarnation = int(await self._store.write(next_incarnation))
-        self.engine.restart(incarnation)
+        self.engine.restart(incarnation, [row.id for row in self.nodes.open])
         requests = self.restore(self.book.load("state='open' ORDER BY created_at, job, idx", ()))
         self._count_history()
         self._ledger.recover(requests, self.engine.clock(), LEASE_S if self.nodes.open else 0.0)
@@ -233,8 +236,11 @@ class Head(FrontDesk):
 
     async def _janitor(self) -> None:
         while True:
-            self._log.trim()
-            await self.expire(self.spec.artifacts.ttl_s, self.spec.artifacts.max_gib * (1 << 30))
+            try:
+                self._log.trim()
+                await self.expire(self.spec.artifacts.ttl_s, self.spec.artifacts.max_gib * (1 << 30))
+            except (StoreFull, OSError) as err:
+                log.warning("the janitor comes back later: %s", err)
             await asyncio.sleep(JANITOR_S)
 
     def _count_history(self) -> None:

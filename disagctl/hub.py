@@ -13,7 +13,7 @@ import msgspec
 import zmq
 
 from disagctl.keys import KeyPair
-from stages.link import SEQ_BYTES, Counter, frames_of, tune
+from stages.link import SEQ_BYTES, Counter, FrameError, frames_of, tune
 from stages.protocol import AgentMessage, AgentOrder, HeadMessage, Who, WorkerMessage
 from stages.transport.zap import AllowList
 
@@ -107,12 +107,20 @@ class Hub:
         outgoing, self._outgoing = self._outgoing, {}
         for peer, messages in outgoing.items():
             counter = self._counters.setdefault(peer, Counter())
-            for data in frames_of(messages, self._encoder):
+            for data in self._encoded(peer, messages, counter):
                 try:
                     self._socket.send_multipart([peer.encode(), counter.stamp() + data], zmq.NOBLOCK)
                 except zmq.ZMQError as err:
                     log.debug("frame to %s lost: %s", peer, err)  # it will notice the gap and say hello
         self._drain()
+
+    def _encoded(self, peer: str, messages: list[Outgoing], counter: Counter) -> list[bytes]:
+        try:
+            return frames_of(messages, self._encoder)
+        except FrameError as err:
+            log.error("frame to %s not sent: %s", peer, err)
+            counter.stamp()  # the missing number has the peer restate what it holds, and the ledger finds what it lacks
+            return []
 
     def _answer(self) -> None:
         while self._allow.answer():
@@ -145,7 +153,11 @@ class Hub:
             return
         if not follows:
             self.send(peer, Who())
-        self._receiver.receive(peer, messages)
+        try:
+            self._receiver.receive(peer, messages)
+        except Exception:  # boundary: a defect met by one frame must not end the service; restating heals what it broke
+            log.exception("a frame of %s was not understood", peer)
+            self.send(peer, Who())
 
     def _peer_of(self, frames: list[zmq.Frame]) -> str | None:
         """The peer's name, if its key entitles it to it: the node's own, or ``<node>.…`` for its workers."""

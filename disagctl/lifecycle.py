@@ -241,9 +241,11 @@ def _stop_head(where: ServicePaths, record: ServiceRecord, *, discard: bool, say
     say("asking the head to end every node")
     try:
         with admin(where) as client:
-            client.post("/admin/v1/stop", json={"discard": discard})
+            answer = client.post("/admin/v1/stop", json={"discard": discard})
     except (httpx.TransportError, OSError):
         return  # it hangs or has just died: the caller ends the processes itself
+    if answer.is_error:
+        return
     deadline = time.monotonic() + HEAD_STOP_S
     while alive(record.head_pid, record.head_started):
         if time.monotonic() > deadline:

@@ -12,6 +12,7 @@ from planner.run.fleet import NodeRoom, SlotPlan, lay_out, slot_role
 from stages.protocol import AgentHello, WorkerVitals, WorkerWish
 
 HANG_S: Final = 60.0  # a worker whose I/O thread is silent for this long is no longer vouched for, alive or not
+GREET_S: Final = 120.0  # a process that has not said Hello for this long never will
 DRAIN_S: Final = 1800.0  # longest wait for a worker to finish before it is ended
 
 
@@ -73,9 +74,12 @@ class Roster:
         self.expected.discard(hello.node)
         return node
 
-    def vitals(self, node: str, vitals: WorkerVitals) -> WorkerState:
+    def vitals(self, node: str, vitals: WorkerVitals, now: float) -> WorkerState:
         """An agent reports a process that lives."""
+        known = vitals.worker in self.workers
         worker = self.worker(vitals.worker, node)
+        if not known:
+            worker.heard_s = now
         worker.pid, worker.rss_bytes, worker.running = vitals.pid, vitals.rss_bytes, vitals.state == "running"
         return worker
 

@@ -187,7 +187,7 @@ class Agent:
             self.link.send([self.hello()])
 
     def _reap(self, now: float) -> list[WorkerVitals]:
-        ended = [v for v in self._vitals() if v.state == "exited"]
+        ended = [p.vitals() for p in self.processes.values() if p.popen.poll() is not None]
         for vitals in ended:
             log.warning("worker %s ended with %s", vitals.worker, vitals.exit_code)
             process = self.processes.pop(vitals.worker)

@@ -14,6 +14,7 @@ import msgspec
 
 from planner.domain import Role, TaskRef
 from stages.protocol import (
+    MAX_CONTROL_BYTES,
     PROTOCOL_VERSION,
     Artifact,
     Assign,
@@ -27,6 +28,7 @@ from stages.protocol import (
     HeldOutput,
     HeldTask,
     Hello,
+    Holding,
     InlineRoute,
     InputLost,
     ModelSource,
@@ -50,6 +52,8 @@ FETCHING: Final = "fetching"
 READY: Final = "ready"
 COMPUTING: Final = "computing"
 PUBLISHING: Final = "publishing"
+
+HELLO_BYTES: Final = MAX_CONTROL_BYTES // 4  # of held outputs in one message
 
 # --- instructions ------------------------------------------------------------------------------------------------
 
@@ -110,6 +114,17 @@ class AllowPeers(msgspec.Struct, frozen=True):
 Instruction = Send | Load | Unload | Fetch | Compute | Stop | Publish | Forget | AllowPeers
 
 
+def weight(output: HeldOutput) -> int:
+    """About how many bytes an output takes in a Hello."""
+    size = 512
+    if output.artifact is not None:
+        size += len(output.artifact.data)
+    if output.offer is not None:
+        inline = (len(route.data) for route in output.offer.routes if isinstance(route, InlineRoute))
+        size += len(output.offer.tree) + 64 * len(output.offer.tensors) + sum(inline)
+    return size
+
+
 class Held(msgspec.Struct):
     """A task in the worker's hands."""
 
@@ -150,7 +165,7 @@ class WorkerCore:
             case Welcome(head=head):
                 return self._welcome(head)
             case Who():
-                return [Send(self.hello())]
+                return self.restate()
             case SetRole():
                 return self._set_role(message)
             case Drain():
@@ -158,8 +173,21 @@ class WorkerCore:
             case Peers(keys=keys):
                 return [AllowPeers(keys)]
 
-    def hello(self) -> Hello:
-        """Everything the head needs to know of us."""
+    def restate(self) -> list[Instruction]:
+        """Everything the head needs to know of us: a Hello, and before it what is too much for one message."""
+        parts: list[tuple[HeldOutput, ...]] = [()]
+        room = HELLO_BYTES
+        for output in self.held.values():
+            size = weight(output)
+            if size > room and parts[-1]:
+                parts.append(())
+                room = HELLO_BYTES
+            parts[-1] += (output,)
+            room -= size
+        return [*(Send(Holding(part)) for part in parts[:-1]), Send(self.hello(parts[-1]))]
+
+    def hello(self, held: tuple[HeldOutput, ...] | None = None) -> Hello:
+        """The Hello with these outputs (None: all)."""
         return Hello(
             PROTOCOL_VERSION,
             self.worker,
@@ -169,7 +197,7 @@ class WorkerCore:
             self.phase,
             self.load_s,
             tuple(HeldTask(h.task.ref, h.started) for h in self.tasks.values() if not h.cancelled),
-            tuple(self.held.values()),
+            tuple(self.held.values()) if held is None else held,
         )
 
     def beat(self) -> list[Instruction]:
@@ -177,8 +205,8 @@ class WorkerCore:
         return [Send(Beat(self.head))]
 
     def gap(self) -> list[Instruction]:
-        """Frames from the head went missing: restate everything."""
-        return [Send(self.hello())]
+        """Frames from the head went missing."""
+        return self.restate()
 
     # --- the model --------------------------------------------------------------------------------------------
 
@@ -270,7 +298,7 @@ class WorkerCore:
         if head == self.head:
             return []
         first, self.head = self.head == 0, head
-        return [] if first else [Send(self.hello())]
+        return [] if first else self.restate()
 
     def _assign(self, task: Task) -> list[Instruction]:
         if task.ref in self.tasks or task.ref.key in self.held:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,8 @@ class LogFile:
     def trim(self) -> None:
         """Copy and truncate in place: the writer's descriptor, opened for appending, goes on at the new end."""
         if os.fstat(self.fd).st_size > self._limit:
-            shutil.copyfile(self.path, self.path.with_name(self.path.name + ".1"))
+            with suppress(OSError):  # on a full disk the old part is lost; the bound holds
+                shutil.copyfile(self.path, self.path.with_name(self.path.name + ".1"))
             os.ftruncate(self.fd, 0)
 
     def close(self) -> None:

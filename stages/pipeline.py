@@ -24,7 +24,7 @@ from stages.models.registry import choose
 from stages.parcel import Parcel, ParcelError
 from stages.protocol import INLINE_BYTES, Artifact, Offer, Task
 from stages.recorder import Recorder
-from stages.transport.base import Fetcher, FetchError, Outbox
+from stages.transport.base import Fetcher, FetchError, Outbox, UploadError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ Post = Callable[[Completion], None]
 
 FETCH_DEADLINE_S: Final = 30.0
 UPLOAD_DEADLINE_S: Final = 60.0
+UPLOAD_PATIENCE_S: Final = 3600.0
+UPLOAD_PAUSE_S: Final = 1.0
 STEP_NEWS_S: Final = 0.05  # progress is told at most this often
 
 
@@ -171,7 +173,7 @@ class Pipeline:
             text = str(err)
             self._post(lambda core: core.fetch_failed(ref, text))
             return
-        except Exception as err:  # boundary: an engine may raise anything
+        except Exception as err:  # noqa: BLE001  # boundary: an engine may raise anything
             # The exception's text may quote the prompt, so the log has only where it happened.
             frames = "".join(traceback.format_tb(err.__traceback__))
             log.error("computing %s/%s raised %s\n%s", ref.request, ref.stage, type(err).__name__, frames)
@@ -237,8 +239,22 @@ class Pipeline:
         checksum = xxhash.xxh3_64_intdigest(file.data)
         if len(file.data) <= INLINE_BYTES:
             return Artifact(file.mime, len(file.data), checksum, file.data)
-        self._uploader.upload(ref.key, file.data, checksum, UPLOAD_DEADLINE_S)
+        self._upload(ref, file.data, checksum)
         return Artifact(file.mime, len(file.data), checksum)
+
+    def _upload(self, ref: TaskRef, data: bytes, checksum: int) -> None:
+        """Until it is stored: a head that restarts or whose disk is full will take it later, and nobody else has it."""
+        patience_end = time.monotonic() + UPLOAD_PATIENCE_S
+        while True:
+            try:
+                self._uploader.upload(ref.key, data, checksum, UPLOAD_DEADLINE_S)
+            except UploadError as err:
+                if ref in self._stop or time.monotonic() > patience_end:
+                    raise
+                log.warning("the head does not take the file of %s yet: %s", ref.request, err)
+                time.sleep(UPLOAD_PAUSE_S)
+            else:
+                return
 
     def _fail(self, ref: TaskRef, code: str, message: str, *, retry: bool, param: str | None = None) -> None:
         self._stop.discard(ref)

@@ -134,6 +134,12 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     held: tuple[HeldOutput, ...] = ()
 
 
+class Holding(msgspec.Struct, frozen=True, tag="holding"):
+    """Outputs that did not fit into the Hello which follows."""
+
+    held: tuple[HeldOutput, ...]
+
+
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
     """The worker's I/O thread is alive. ``head`` is the incarnation it last heard."""
 
@@ -208,7 +214,9 @@ class Drained(msgspec.Struct, frozen=True, tag="drained"):
     """Nothing runs and nothing is held any more."""
 
 
-WorkerMessage = Hello | Beat | RoleReady | RoleFailed | Started | Step | Done | Failed | InputLost | Returned | Drained
+WorkerMessage = (
+    Hello | Holding | Beat | RoleReady | RoleFailed | Started | Step | Done | Failed | InputLost | Returned | Drained
+)
 
 # --- head → worker -----------------------------------------------------------------------------------------------
 

@@ -132,7 +132,7 @@ class Worker:
         poller = zmq.Poller()
         poller.register(self.link.socket, zmq.POLLIN)
         poller.register(self.mail.reader, zmq.POLLIN)
-        self._outgoing.append(self.core.hello())
+        self._perform(self.core.restate())
         next_beat = time.monotonic() + HEARTBEAT_S
         while self._running:
             self._flush()

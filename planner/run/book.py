@@ -23,7 +23,7 @@ class Limits(msgspec.Struct, frozen=True):
     max_attempts: int = 3
     max_losses: int = 10  # times a task may be lost before its compute was seen to begin
     lease_s: float = 5.0
-    stall_s: float = 1800.0  # a started task without a step for this long condemns its worker
+    stall_s: float = 1800.0  # a worker whose task neither starts nor moves for this long is condemned
     steal_after_s: float = 0.5  # a task waiting behind another for this long may move to an idle worker
     transit_s: float = 1.0  # so long a task may be on its way to a worker that does not know of it yet
     min_window: int = 4  # finished outputs that may wait in front of a stage, at least
@@ -110,10 +110,13 @@ class Book:
         """Tasks out with workers of the role."""
         for worker in self.workers.values():
             if worker.role == role:
-                for request_id in worker.leases:
-                    lease = self.requests[request_id].lease
-                    if lease is not None:
-                        yield lease
+                yield from self._leases(worker)
+
+    def _leases(self, worker: Worker) -> Iterator[Lease]:
+        for request_id in worker.leases:
+            lease = self.requests[request_id].lease
+            if lease is not None:
+                yield lease
 
     def _adopt(self, request: Request) -> None:
         self._seq += 1

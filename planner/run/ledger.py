@@ -327,12 +327,14 @@ class Ledger(Book):
 
     def _check_leases(self, worker: Worker, now: float) -> None:
         """Condemn a worker whose task does not move; let an idle colleague take what waits behind another task."""
+        none_started = not any(lease.started for lease in self._leases(worker))
         for position, request_id in enumerate(list(worker.leases)):
             request = self.requests[request_id]
             lease = request.lease
             if lease is None:
                 continue
-            if lease.started and now - lease.touched_s > self.limits.stall_s:
+            watched = lease.started or (position == 0 and none_started)
+            if watched and now - lease.touched_s > self.limits.stall_s:
                 why = f"no progress for {self.limits.stall_s:g} s"
                 self._out.append(Condemn(worker.id, why))
                 self.worker_lost(worker.id, why)

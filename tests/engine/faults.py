@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+from disagctl.roster import GREET_S
 from planner.domain import Role
+from tests.engine.head import STALL_S
 from tests.engine.pipeline import Proc
 from tests.engine.world import World
 
@@ -68,6 +70,24 @@ def freeze(world: World) -> None:
         world.say(f"SIGSTOP {proc.id} for {seconds:g} s")
         proc.stop()
         world.until(seconds, proc.go_on)
+
+
+def wedge(world: World) -> None:
+    """Alive for its agent, silent for the head: it is replaced after HANG_S."""
+    proc = _victim(world)
+    if proc is not None and world.head is not None and proc.id in world.head.ledger.workers:
+        world.say(f"{proc.id} hangs")
+        proc.stopped = proc.wedged = True
+        world.until(GREET_S + 20.0, lambda: None)  # longest for a head that has never heard it
+
+
+def stall(world: World) -> None:
+    """Its computing thread hangs."""
+    proc = _victim(world)
+    if proc is not None and proc.computing is not None:
+        world.say(f"{proc.id} stalls, computing {proc.computing}")
+        proc.stalled = True
+        world.until(STALL_S + 5.0, lambda: None)
 
 
 def crash_head(world: World) -> None:
@@ -178,6 +198,8 @@ FAULTS: list[tuple[Fault, int]] = [
     (kill_computing, 3),
     (kill_role, 1),
     (freeze, 3),
+    (wedge, 1),
+    (stall, 1),
     (crash_head, 3),
     (sleep_head, 1),
     (lose_frames, 3),

@@ -10,7 +10,7 @@ from disagctl.engine import Engine
 from disagctl.roster import Roster
 from planner.domain import TaskRef
 from planner.run import effects as fx
-from planner.run.book import Request
+from planner.run.book import Limits, Request
 from planner.run.ledger import Ledger
 from stages.link import SEQ_BYTES, Counter, frames_of
 from stages.protocol import AgentMessage, AgentOrder, Artifact, HeadMessage, ModelSource, Who, WorkerMessage
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DECODER = msgspec.msgpack.Decoder(list[WorkerMessage | AgentMessage])
 TICK_S = 0.25
 GRACE_S = 5.0
+STALL_S = 25.0  # more than any step takes, less than the play lasts
 RECONCILE_S = 2.0
 
 
@@ -88,7 +89,7 @@ class Head:
         self.world, self.store = world, store
         self.alive, self.asleep = True, False
         store.incarnation += 1
-        self.ledger = Ledger(0)
+        self.ledger = Ledger(0, Limits(stall_s=STALL_S))
         self.roster = Roster(dict(world.wanted))
         sources = {"m": ModelSource("m", "synthetic", options=b"%d" % world.version)}
         self.engine = Engine(

@@ -238,7 +238,8 @@ class World:
         at_rest(self.head.ledger)
         alive = {proc.id for proc in self.procs.values() if proc.alive}
         for worker in alive:
-            assert self.procs[worker].empty, f"{worker} still holds {self.procs[worker].core.held}"
+            proc = self.procs[worker]
+            assert proc.empty or proc.stalled, f"{worker} still holds {self.procs[worker].core.held}"
         known = {worker.id for worker in self.head.roster.workers.values() if worker.node in self.nodes}
         assert known == alive, f"the roster differs: {sorted(known ^ alive)}"
         assert set(self.head.ledger.workers) == alive, f"idle: {sorted(set(self.head.ledger.workers) ^ alive)}"
