@@ -218,9 +218,13 @@ class FrontDesk:
         if row.upload is not None:
             offer = self._artifacts.input_offer(row.job, *self._data_route)
         payload = row.params[:-1] + (b"," if len(row.params) > 2 else b"") + b'"seed":%d}' % row.seed
+        now = self._engine.clock()
+        age_s = max(0.0, clock.wall_s() - row.created_at)  # more than nothing when an earlier head accepted it
+        deadline_s = None if row.deadline_s is None else now + row.deadline_s - age_s
         return Request(
-            row.id, row.model, info.card.stages, payload, 0, self._engine.clock(), input=offer, priority=row.priority
-        )
+            row.id, row.model, info.card.stages, payload, 0, now,
+            input=offer, priority=row.priority, deadline_s=deadline_s,
+        )  # fmt: skip
 
     async def _earlier(self, new_id: str, job: NewJob, job_id: str, fingerprint: str) -> JobView:
         if job.upload is not None:

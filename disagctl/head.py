@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import psutil
 
-from disagctl import clock, keys, state
+from disagctl import clock, keys, precheck, state
 from disagctl.artifacts import ArtifactStore
 from disagctl.desk import FrontDesk
 from disagctl.engine import Engine
@@ -34,6 +34,7 @@ from disagctl.roster import Roster
 from disagctl.service import ModelInfo
 from disagctl.settings import use_fast_loop
 from disagctl.spec import Spec, load_spec
+from disagctl.spec.units import MAX_REPLICAS
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
 from disagctl.views import EventView, StatusView
@@ -102,8 +103,7 @@ class Head(FrontDesk):
     @property
     def endpoint(self) -> str:
         """Where clients find the API."""
-        scheme = "https" if self.spec.api.certificate else "http"
-        return f"{scheme}://{self.record.http_host}:{self.record.http_port}"
+        return self.record.url
 
     # --- what the gateway asks beyond the desk ----------------------------------------------------------------
 
@@ -144,15 +144,25 @@ class Head(FrontDesk):
                 known = ", ".join(dict.fromkeys(r.stage for r in wanted))
                 msg = f"no stage {name!r}; there are {known}"
                 raise ValueError(msg)
-            if not 0 < count <= 64:
-                msg = f"{name}={count}: a stage has 1 to 64 workers"
+            if not 0 < count <= MAX_REPLICAS:
+                msg = f"{name}={count}: a stage has 1 to {MAX_REPLICAS} workers"
                 raise ValueError(msg)
             wanted.update(dict.fromkeys(roles, count))
+        self._check_room(sum(wanted.values()) - sum(roster.wanted.values()))
         await self._store.write(set_meta("wanted", "" if auto else encode_wanted(wanted)))
         roster.wanted = wanted
         self.event("scale", ", ".join(f"{r}={n}" for r, n in wanted.items()) + (" (auto)" if auto else " (pinned)"))
         self.engine.rewish()
         self.engine.act()
+
+    def _check_room(self, more: int) -> None:
+        """Refuse what the machine cannot hold, judged by the workers there are. Raises ValueError."""
+        sizes = [w.rss_bytes for w in self.engine.roster.workers.values() if w.rss_bytes]
+        need = more * sum(sizes) // len(sizes) if sizes else 0
+        free = int(psutil.virtual_memory().available)
+        if need > free:
+            msg = f"{more} more workers need about {precheck.gib(need)} of memory, {precheck.gib(free)} is available"
+            raise ValueError(msg)
 
     async def new_token(self) -> str:
         """Mint a bearer token; only its hash is kept."""
@@ -163,7 +173,8 @@ class Head(FrontDesk):
 
     def token_ok(self, token: str | None) -> bool:
         """Anonymous use is for loopback on ``infra: local`` alone."""
-        if self.record.infra == ["local"] and self.record.http_host in (LOOPBACK, "localhost", "::1"):
+        loopback = self.record.http_host in (LOOPBACK, "localhost", "::1")
+        if self.record.infra == ["local"] and loopback and not self.spec.api.public:  # a proxy comes from loopback, too
             return True
         return token is not None and keys.hashed(token) in self._tokens
 

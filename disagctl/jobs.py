@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from disagctl import clock
 from disagctl.store.rows import ITEM_COLUMNS, ItemRow, unsigned
 from disagctl.views import ItemView, JobError, JobStatus, JobView
 from planner.run.ledger import Ledger
@@ -28,6 +29,7 @@ class LiveJob(msgspec.Struct):
     rows: list[ItemRow]
     params: dict[str, Any]
     version: int = 0
+    started_at: float | None = None
     watchers: set["asyncio.Future[None]"] = msgspec.field(default_factory=set)
 
     @property
@@ -71,6 +73,8 @@ class JobBook:
         job = self.live.get(job_of(item))
         if job is not None:
             job.version += 1
+            if job.started_at is None:
+                job.started_at = clock.wall_s()
             self._wake(job)
 
     def finish(self, row: ItemRow) -> None:
@@ -149,6 +153,7 @@ class JobBook:
             stage=request.stages[request.at] if request else None,
             step=request.step if request else 0,
             steps=request.steps if request else 0,
+            started_at=job.started_at,
             completed_at=max(ends) if ends and job.finished else None,
             error=JobError(failed.code or "failed", failed.message or "", failed.param) if failed else None,
             version=job.version,

@@ -16,7 +16,7 @@ from disagctl.errors import UnhealthyError, UsageError, WaitTimeout
 from disagctl.provision.local import alive, default_shm_dir
 from disagctl.settings import child_environment
 from disagctl.spec import Spec, dump_spec, load_spec
-from disagctl.state import ServicePaths, ServiceRecord, paths, read_record, write_private, write_record
+from disagctl.state import ServicePaths, ServiceRecord, paths, read_record, services, write_private, write_record
 from disagctl.store.offline import last_events, open_nodes, outcomes, unfetched
 from disagctl.views import EventView, HeadView, NodeView, RequestCounts, StatusView
 
@@ -36,6 +36,7 @@ def head_alive(name: str) -> bool:
 
 def diff(spec: Spec) -> list[str]:
     """What ``up`` would change, a line each; empty when nothing."""
+    check(spec)
     where = paths(spec.name)
     if not where.record.exists():
         models = precheck.cards(spec)
@@ -45,11 +46,18 @@ def diff(spec: Spec) -> list[str]:
             for stage in card.stages
         ]
     lines = [] if head_alive(spec.name) else ["~ head: not running, will be started again on the same port and store"]
-    old = dump_spec(load_spec(where.spec, check_files=False)).splitlines()
+    old = dump_spec(load_spec(where.spec, check_files=False)).splitlines() if where.spec.exists() else []
     new = dump_spec(spec).splitlines()
     lines += [f"- {line.strip()}" for line in old if line not in new]
     lines += [f"+ {line.strip()}" for line in new if line not in old]
     return lines
+
+
+def check(spec: Spec) -> None:
+    """What can be known to be impossible from the spec alone."""
+    precheck.check_infra(spec)
+    precheck.check_transport(spec)
+    precheck.check_certificate(spec)
 
 
 def up(spec: Spec, *, wait_s: float | None, on_progress: OnStatus) -> ServiceRecord:
@@ -58,8 +66,7 @@ def up(spec: Spec, *, wait_s: float | None, on_progress: OnStatus) -> ServiceRec
     A new service is checked before anything starts. On a live one a changed spec restarts the head alone: agents and
     work in flight outlive it, and workers whose model changed drain and load the new one. A dead head is started again.
     """
-    precheck.check_infra(spec)
-    precheck.check_transport(spec)
+    check(spec)
     where = paths(spec.name)
     models = precheck.cards(spec)
     with _locked(where):
@@ -69,6 +76,7 @@ def up(spec: Spec, *, wait_s: float | None, on_progress: OnStatus) -> ServiceRec
             precheck.check_memory(spec, models)
             record = create(where, spec)
         if not alive(record.head_pid, record.head_started):
+            precheck.check_ports(record)
             _start_head(where)
         record = _await_head(where)
     if wait_s is not None:
@@ -118,7 +126,7 @@ def offline_status(name: str) -> StatusView:
     return StatusView(
         name=record.name,
         state="head_down",
-        endpoint=f"http://{record.http_host}:{record.http_port}",
+        endpoint=record.url,
         head=HeadView(None, "", "", record.head_started_at),
         usd_per_hour=record.usd_per_hour,
         nodes=nodes,
@@ -133,7 +141,9 @@ def offline_status(name: str) -> StatusView:
 def create(where: ServicePaths, spec: Spec) -> ServiceRecord:
     """Make the service's folder and record, with ports that are free now; starts nothing."""
     precheck.check_disk(where.root.parent.parent)
-    port = precheck.choose_port(spec.api.host, spec.api.port)
+    taken = _taken_ports(where)
+    port = precheck.choose_port(spec.api.host, spec.api.port, taken)
+    ours = precheck.free_ports("127.0.0.1", 3, taken | {port})
     where.make()
     uid = secrets.token_hex(4)
     record = ServiceRecord(
@@ -142,11 +152,12 @@ def create(where: ServicePaths, spec: Spec) -> ServiceRecord:
         created_at=clock.wall_s(),
         http_host=spec.api.host,
         http_port=port,
-        hub_port=precheck.free_port("127.0.0.1"),
-        data_port=precheck.free_port("127.0.0.1"),
-        enrol_port=precheck.free_port("127.0.0.1"),
+        hub_port=ours[0],
+        data_port=ours[1],
+        enrol_port=ours[2],
         shm_dir=str(default_shm_dir(uid)),
         infra=list(spec.infra),
+        tls=spec.api.certificate is not None,
     )
     write_private(where.spec, dump_spec(spec).encode())
     write_record(where, record)
@@ -168,9 +179,9 @@ def _update(where: ServicePaths, spec: Spec) -> ServiceRecord:
     if where.spec.exists() and where.spec.read_text() == text:
         return record
     if spec.api.port is not None and spec.api.port != record.http_port:
-        precheck.choose_port(spec.api.host, spec.api.port)
+        precheck.choose_port(spec.api.host, spec.api.port, _taken_ports(where))
         record.http_port = spec.api.port
-    record.http_host = spec.api.host
+    record.http_host, record.tls = spec.api.host, spec.api.certificate is not None
     teardown.end_head(record, 10.0)  # SIGTERM leaves agents and work in flight as they are
     write_private(where.spec, text.encode())
     write_record(where, record)
@@ -251,6 +262,11 @@ def _stop_head(where: ServicePaths, record: ServiceRecord, *, discard: bool, say
         if time.monotonic() > deadline:
             return
         time.sleep(POLL_S)
+
+
+def _taken_ports(where: ServicePaths) -> set[int]:
+    """Ports of the other services here, also of those that do not run at the moment."""
+    return {port for other in services() if other.root != where.root for port in read_record(other).ports}
 
 
 @contextmanager

@@ -1,10 +1,15 @@
 """Prometheus text, made from the status view when asked for: nothing is counted twice."""
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from disagctl.views import StatusView
 
-STAGE_GAUGES = {
+STAGE_GAUGES: Final = {
     "workers_desired": ("desired", "Workers wanted"),
     "workers_ready": ("ready", "Workers that take tasks"),
     "queue_depth": ("queued", "Requests waiting for the stage"),
@@ -15,25 +20,39 @@ STAGE_GAUGES = {
 }
 
 
+class StatusCollector(Collector):
+    """One status as metrics."""
+
+    def __init__(self, status: StatusView) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """All figures of one service."""
+        yield from self._stages()
+        requests = CounterMetricFamily("disagctl_requests", "Requests by outcome", labels=["outcome"])
+        for outcome in ("accepted", "succeeded", "failed", "cancelled"):
+            requests.add_metric([outcome], getattr(self._status.requests, outcome))
+        yield requests
+        counts = self._status.requests
+        yield CounterMetricFamily("disagctl_fenced_results", "Late results refused by this head", value=counts.fenced)
+        yield CounterMetricFamily(
+            "disagctl_redeliveries", "Tasks that this head gave to another worker", value=counts.redelivered
+        )
+        yield GaugeMetricFamily("disagctl_usd_per_hour", "Present price of all nodes", value=self._status.usd_per_hour)
+        yield GaugeMetricFamily("disagctl_nodes", "Nodes that exist", value=len(self._status.nodes))
+
+    def _stages(self) -> Iterator[Metric]:
+        for name, (field, text) in STAGE_GAUGES.items():
+            gauge = GaugeMetricFamily(f"disagctl_{name}", text, labels=["model", "stage"])
+            for stage in self._status.stages:
+                value = getattr(stage, field)
+                if value is not None:
+                    gauge.add_metric([stage.model, stage.stage], value)
+            yield gauge
+
+
 def prometheus(status: StatusView) -> bytes:
-    """All figures of one service."""
+    """The exposition format."""
     registry = CollectorRegistry()
-    for name, (field, text) in STAGE_GAUGES.items():
-        gauge = Gauge(f"disagctl_{name}", text, ["model", "stage"], registry=registry)
-        for stage in status.stages:
-            value = getattr(stage, field)
-            if value is not None:
-                gauge.labels(stage.model, stage.stage).set(value)
-    requests = Gauge(
-        "disagctl_requests_total", "Requests by outcome since the service was made", ["outcome"], registry=registry
-    )
-    for outcome in ("accepted", "succeeded", "failed", "cancelled"):
-        requests.labels(outcome).set(getattr(status.requests, outcome))
-    for name, text, value in (
-        ("fenced_results_total", "Late results refused", status.requests.fenced),
-        ("redeliveries_total", "Tasks given to another worker", status.requests.redelivered),
-        ("usd_per_hour", "Present price of all nodes", status.usd_per_hour),
-        ("nodes", "Nodes that exist", len(status.nodes)),
-    ):
-        Gauge(f"disagctl_{name}", text, registry=registry).set(value)
+    registry.register(StatusCollector(status))
     return generate_latest(registry)

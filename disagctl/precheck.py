@@ -1,7 +1,10 @@
 """What is said before anything starts: a port in use, a missing model folder, too little memory or disk."""
 
+import secrets
 import shutil
 import socket
+import ssl
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -10,11 +13,13 @@ import psutil
 from disagctl.errors import InfeasibleError, UsageError
 from disagctl.models import card_of, weight_bytes
 from disagctl.spec import Spec
+from disagctl.state import ServiceRecord
 from stages.hardware import gpus
 from stages.models.base import ModelCard, ModelError
 
 FIRST_PORT: Final = 8460
 PORTS_TRIED: Final = 40
+OWN_PORTS: Final = range(20_000, 32_000)
 MIN_DISK_BYTES: Final = 512 << 20
 WORKER_BYTES: Final = 150 << 20  # a worker process without torch is far below, with torch and diffusers loaded above
 TORCH_BYTES: Final = 420 << 20
@@ -92,8 +97,33 @@ def check_disk(folder: Path) -> None:
         )  # fmt: skip
 
 
-def choose_port(host: str, wished: int | None) -> int:
-    """The wished port, which must be free; without a wish the first free one from 8460 on."""
+def check_certificate(spec: Spec) -> None:
+    """A public endpoint's certificate must load."""
+    if spec.api.certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(spec.api.certificate, spec.api.private_key)
+    except OSError as err:
+        files = f"{spec.api.certificate} and {spec.api.private_key}"
+        raise UsageError(
+            f"{files} cannot be used for TLS", why=str(err), next="check api.certificate and api.private_key",
+            code="bad_certificate",
+        ) from err  # fmt: skip
+
+
+def check_ports(record: ServiceRecord) -> None:
+    """A head that starts again needs the very ports it had: its agents and clients know no others."""
+    hosts = dict.fromkeys(sorted(record.ports), "127.0.0.1") | {record.http_port: record.http_host}
+    for port, host in hosts.items():
+        if not is_free(host, port):
+            raise UsageError(
+                f"port {port} on {host} is in use", why=f"it is {record.name}'s, and another program listens there now",
+                next=f"end that program, then run up again; or disagctl down {record.name} -y", code="port_in_use",
+            )  # fmt: skip
+
+
+def choose_port(host: str, wished: int | None, taken: Collection[int] = ()) -> int:
+    """The wished port, which must be free; without a wish the first free one from 8460 on that is nobody's."""
     if wished is not None:
         if not is_free(host, wished):
             raise UsageError(
@@ -102,16 +132,19 @@ def choose_port(host: str, wished: int | None) -> int:
             )  # fmt: skip
         return wished
     for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
-        if is_free(host, port):
+        if port not in taken and is_free(host, port):
             return port
     raise UsageError(f"no free port from {FIRST_PORT} on", next="set api.port", code="port_in_use")
 
 
-def free_port(host: str) -> int:
-    """Any free port."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def free_ports(host: str, count: int, taken: Collection[int]) -> list[int]:
+    """Free ports below those that systems give to outgoing connections: a head that restarts must find them free again."""
+    found: list[int] = []
+    while len(found) < count:
+        port = OWN_PORTS.start + secrets.randbelow(len(OWN_PORTS))
+        if port not in taken and port not in found and is_free(host, port):
+            found.append(port)
+    return found
 
 
 def is_free(host: str, port: int) -> bool:

@@ -62,7 +62,7 @@ class Roster:
         self.workers: dict[str, WorkerState] = {}
         self.draining: dict[str, float] = {}  # worker → since when
         self.expected: set[str] = set()  # nodes an earlier head had, and that have not reported to this one
-        self._plans: list[SlotPlan] = []
+        self.plans: list[SlotPlan] = []
         self._generations: dict[str, int] = {}
 
     # --- observations -----------------------------------------------------------------------------------------
@@ -115,19 +115,19 @@ class Roster:
     def plan(self) -> list[SlotPlan]:
         """Where the wanted workers go, given the nodes that have reported. Those there are stay where they are."""
         nodes = sorted(self.nodes.values(), key=lambda n: (len(n.id), n.id))  # whoever was first to say hello
-        placed = {(p.node, p.slot) for p in self._plans}
+        placed = {(p.node, p.slot) for p in self.plans}
         loose = [w for w in self.workers.values() if (w.node, w.slot) not in placed and not w.doomed]
         found = [SlotPlan(w.node, w.slot, w.role) for w in loose if w.id not in self.draining]
-        self._plans = lay_out(self.wanted, [NodeRoom(n.id, n.gpus) for n in nodes if n.greeted], found + self._plans)
-        return self._plans
+        self.plans = lay_out(self.wanted, [NodeRoom(n.id, n.gpus) for n in nodes if n.greeted], found + self.plans)
+        return self.plans
 
     def planned(self, worker: WorkerState) -> bool:
         """Whether the plan has this worker's slot on its node."""
-        return any(p.slot == worker.slot and p.node == worker.node for p in self._plans)
+        return any(p.slot == worker.slot and p.node == worker.node for p in self.plans)
 
     def wishes(self, node: str) -> tuple[WorkerWish, ...]:
         """The complete list for a node: what is planned, and what is still draining."""
-        planned = [p for p in self._plans if p.node == node]
+        planned = [p for p in self.plans if p.node == node]
         out = [WorkerWish(p.slot, p.gpu, self._generations.get(p.slot, 0)) for p in planned]
         names = {p.slot for p in planned}
         draining = (w for w in self.workers.values() if w.node == node and w.id in self.draining)
@@ -142,7 +142,7 @@ class Roster:
 
     def surplus(self) -> list[WorkerState]:
         """Workers that are not planned where they are, and that do not drain yet."""
-        planned = {(p.node, p.slot) for p in self._plans}
+        planned = {(p.node, p.slot) for p in self.plans}
         loose = (w for w in self.workers.values() if w.node in self.nodes and (w.node, w.slot) not in planned)
         return [w for w in loose if w.id not in self.draining and not w.doomed]
 

@@ -45,6 +45,18 @@ class ServiceRecord(msgspec.Struct):
     head_started_at: float = 0.0
     stopping: bool = False
     usd_per_hour: float = 0.0
+    tls: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where clients find the API."""
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.http_port}"
+
+    @property
+    def ports(self) -> set[int]:
+        """Every port that is the service's own, also while its head is away."""
+        return {self.http_port, self.hub_port, self.data_port, self.enrol_port}
 
 
 @dataclass(frozen=True, slots=True)

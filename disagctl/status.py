@@ -32,6 +32,7 @@ def status_view(head: "Head") -> StatusView:
     """Everything there is to show."""
     stages = [stage_view(head, role) for role in head.engine.roster.wanted]
     now = head.engine.clock()
+    gpus = {plan.slot: plan.gpu for plan in head.engine.roster.plans}
     return StatusView(
         name=head.name,
         state=_state(head, stages),
@@ -42,7 +43,7 @@ def status_view(head: "Head") -> StatusView:
         budget=head.budget,
         stages=stages,
         nodes=[_node(row, clock.wall_s()) for row in head.nodes.open],
-        workers=[worker_view(head.engine.ledger, w) for w in head.engine.roster.workers.values()],
+        workers=[worker_view(head.engine.ledger, w, gpus.get(w.slot)) for w in head.engine.roster.workers.values()],
         routes=_routes(head),
         requests=_counts(head, stages),
         events=head.events_log.last(RECENT_EVENTS),
@@ -81,7 +82,7 @@ def is_ready(ledger: Ledger, worker: WorkerState) -> bool:
     return known is not None and not known.draining
 
 
-def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
+def worker_view(ledger: Ledger, worker: WorkerState, gpu: int | None = None) -> WorkerView:
     """One worker process."""
     known = ledger.workers.get(worker.id)
     busy = known is not None and any(
@@ -98,7 +99,7 @@ def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
     elif state == "ready":
         state = "lost"
     return WorkerView(
-        worker.id, worker.node, worker.role.model, worker.role.stage, state, worker.pid, busy,
+        worker.id, worker.node, worker.role.model, worker.role.stage, state, worker.pid, busy, gpu=gpu,
         rss_bytes=worker.rss_bytes, load_s=worker.load_s, why=worker.why, failed=worker.fatal,
     )  # fmt: skip
 

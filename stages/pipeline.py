@@ -21,7 +21,7 @@ from planner.domain import TaskRef
 from stages.core import Instruction, Load, WorkerCore
 from stages.models.base import File, ModelError, RequestError, StageModel
 from stages.models.registry import choose
-from stages.parcel import Parcel, ParcelError
+from stages.parcel import Parcel
 from stages.protocol import INLINE_BYTES, Artifact, Offer, Task
 from stages.recorder import Recorder
 from stages.transport.base import Fetcher, FetchError, Outbox, UploadError
@@ -169,7 +169,7 @@ class Pipeline:
         except RequestError as err:
             self._fail(ref, "bad_request", str(err), retry=False, param=err.param)
             return
-        except (FetchError, ParcelError) as err:
+        except FetchError as err:
             text = str(err)
             self._post(lambda core: core.fetch_failed(ref, text))
             return

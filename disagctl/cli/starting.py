@@ -26,7 +26,7 @@ def watch_start(name: str) -> Iterator[OnProgress]:
 
 def report(record: ServiceRecord, *, ready: bool) -> None:
     """The endpoint on stdout, and what to do next."""
-    data(f"http://{record.http_host}:{record.http_port}")
+    data(record.url)
     if ready:
         say(f'{record.name} is ready — next: disagctl generate {record.name} "a red circle"')
     else:

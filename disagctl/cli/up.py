@@ -40,12 +40,24 @@ def up(
     if dry_run:
         _preview(lifecycle.diff(wish), wish.name, output)
         return
+    show_changes(wish)
     with watch_start(wish.name) as on_progress:
         record = lifecycle.up(wish, wait_s=wait_s if wait else None, on_progress=on_progress)
     if output == "json":
         document(_status(record.name))
     else:
         report(record, ready=wait)
+
+
+def show_changes(wish: "Spec") -> None:
+    """On a service that exists: what will be different, before it is."""
+    from disagctl import lifecycle
+    from disagctl.cli.output import say
+    from disagctl.state import paths
+
+    if paths(wish.name).record.exists():
+        for line in lifecycle.diff(wish):
+            say(line)
 
 
 def _load(path: Path, infra: str | None, budget: float | None) -> "Spec":

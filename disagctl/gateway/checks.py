@@ -31,11 +31,11 @@ def choose_model(models: list[ModelInfo], name: str | None, kind: Kind | None = 
         for model in models:
             if kind is None or model.card.modality == kind:
                 return model
-        raise _wrong_kind(f"no model of this service makes a {kind}")
+        raise _wrong_kind(f"no model of this service makes {kind}s")
     for model in models:
         if name in {model.name, model.id}:
             if kind is not None and model.card.modality != kind:
-                raise _wrong_kind(f"{model.name!r} makes a {model.card.modality}, not a {kind}")
+                raise _wrong_kind(f"{model.name!r} makes {model.card.modality}s, not {kind}s")
             return model
     known = ", ".join(model.name for model in models) or "none"
     raise ApiError(404, f"there is no model {name!r}; models here: {known}", code="model_not_found", param="model")

@@ -4,6 +4,7 @@
 events change with the protocol.
 """
 
+import heapq
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -58,6 +59,7 @@ class Request(msgspec.Struct):
     submitted_s: float
     input: Any = None
     priority: int = 0
+    deadline_s: float | None = None  # monotonic: not finished by then, it fails
     at: int = 0
     lease: Lease | None = None
     outputs: dict[int, Output] = msgspec.field(default_factory=dict)
@@ -97,6 +99,7 @@ class Book:
         self._on_hold: dict[str, None] = {}
         self._hold_until_s: float | None = None
         self._last_tick_s: float | None = None
+        self._deadlines: list[tuple[float, str]] = []
 
     def begin(self, incarnation: int) -> None:
         """Give out epochs above those of all earlier incarnations."""
@@ -122,6 +125,8 @@ class Book:
         self._seq += 1
         request.seq = self._seq
         self.requests[request.id] = request
+        if request.deadline_s is not None:
+            heapq.heappush(self._deadlines, (request.deadline_s, request.id))
         for before, after in zip(request.stages, request.stages[1:], strict=False):
             self._before[Role(request.model, after)] = Role(request.model, before)
 

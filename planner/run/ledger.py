@@ -8,6 +8,7 @@ A try is charged once compute began; after ``max_attempts`` charged tries the re
 Everything here is pure: ``now`` (monotonic seconds) is an argument, effects are returned by :meth:`Ledger.effects`.
 """
 
+import heapq
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -245,6 +246,7 @@ class Ledger(Book):
         """Expire leases, end the hold after a restart, move work to idle workers. Call a few times a second."""
         gap = now - self._last_tick_s if self._last_tick_s is not None else 0.0
         self._last_tick_s = now
+        self._miss_deadlines(now)
         if gap > self.limits.lease_s / 2:  # it was we who slept: nobody had a chance to be seen
             for worker in self.workers.values():
                 worker.seen_s = max(worker.seen_s, now)
@@ -266,6 +268,14 @@ class Ledger(Book):
             self._dispatch(role, now)
         out, self._out = self._out, []
         return out
+
+    def _miss_deadlines(self, now: float) -> None:
+        """A result after its deadline is of no use, and the work in it is others' to have."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            request = self.requests.get(heapq.heappop(self._deadlines)[1])
+            if request is not None and request.publishing is None:
+                stage = request.stages[request.at]
+                self._finish(request, "failed", "deadline_exceeded", f"not finished in time; it was at {stage}")
 
     # --- what workers claim ---
 

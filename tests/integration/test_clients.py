@@ -88,3 +88,13 @@ def test_openai_client_makes_a_video(tmp_path: Path, tiny_wan: Path) -> None:
         assert client.videos.delete(video.id).deleted
         with pytest.raises(openai.NotFoundError):
             client.videos.retrieve(video.id)
+
+
+def test_a_missed_deadline_fails_and_frees_the_worker(running: Service) -> None:
+    with httpx.Client(base_url=running.url, timeout=30.0) as client:
+        body = {"prompt": "late", "size": "64x64"}
+        late = client.post("/v1/images/generations", json=body, headers={"X-Deadline-Ms": "20"})
+        assert late.status_code == 504
+        assert late.json()["error"]["code"] == "deadline_exceeded"
+        in_time = client.post("/v1/images/generations", json=body, headers={"X-Deadline-Ms": "30000"})
+        assert in_time.status_code == 200
