@@ -106,7 +106,7 @@ class Service(Protocol):
         """Events newer than ``after_seq``, oldest first."""
 
     async def scale(self, counts: dict[str, int], *, auto: bool) -> None:
-        """Pin these stages' worker counts, or hand them back to the policy. Raises SpecError-free ValueError on unknown."""
+        """Pin these stages' worker counts, or hand them back to the policy. Raises ValueError for what cannot be."""
 
     async def new_token(self) -> str:
         """Mint a bearer token for inference; only its hash is kept."""

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-from disagctl.roster import GREET_S
 from planner.domain import Role
-from tests.engine.head import STALL_S
 from tests.engine.pipeline import Proc
 from tests.engine.world import World
 
@@ -78,7 +76,6 @@ def wedge(world: World) -> None:
     if proc is not None and world.head is not None and proc.id in world.head.ledger.workers:
         world.say(f"{proc.id} hangs")
         proc.stopped = proc.wedged = True
-        world.until(GREET_S + 20.0, lambda: None)  # longest for a head that has never heard it
 
 
 def stall(world: World) -> None:
@@ -87,7 +84,6 @@ def stall(world: World) -> None:
     if proc is not None and proc.computing is not None:
         world.say(f"{proc.id} stalls, computing {proc.computing}")
         proc.stalled = True
-        world.until(STALL_S + 5.0, lambda: None)
 
 
 def crash_head(world: World) -> None:

@@ -57,3 +57,15 @@ def test_down_saves_what_nobody_fetched(tmp_path: Path, monkeypatch: pytest.Monk
         saved = lifecycle.down("gone", discard=False, on_progress=lambda _line: None)
     assert [path.name for path in saved] == [f"{job['id']}.png"]
     assert saved[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_agents_end_when_there_is_no_head_for_too_long(tmp_path: Path) -> None:
+    with service(tmp_path, TEXT + "\nlifetime: {dead_man: 2s}\n") as running:
+        family = [p for p in running.processes() if p.pid != running.head_pid()]
+        assert len(family) == 8
+        running.kill_head()
+        _, alive = psutil.wait_procs(family, 60)
+        assert not alive
+        running.up()
+        running.until(lambda s: s.state == "ready")
+        assert len(running.images(range(4), "after")) == 4
