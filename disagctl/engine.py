@@ -201,6 +201,7 @@ class Engine:
     def _worker_gone(self, vitals: wire.WorkerVitals, why: str) -> None:
         known = self.roster.workers.get(vitals.worker)
         self.roster.forget(vitals.worker)
+        self._holding.pop(vitals.worker, None)
         if known is not None and not known.doomed and not self.roster.planned(known):  # its agent would start it anew
             self.sender.send(known.node, wire.Wishes(self.roster.wishes(known.node)))
         elif known is None or not known.doomed:

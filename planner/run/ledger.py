@@ -250,6 +250,8 @@ class Ledger(Book):
         if gap > self.limits.lease_s / 2:  # it was we who slept: nobody had a chance to be seen
             for worker in self.workers.values():
                 worker.seen_s = max(worker.seen_s, now)
+                for lease in self._leases(worker):
+                    lease.touched_s = now
             return
         for worker in list(self.workers.values()):
             if now - worker.seen_s > self.limits.lease_s:

@@ -1,6 +1,7 @@
 """Faults, drawn from the world's seed: what RELIABILITY lists, at any moment, also several at once."""
 
 from collections.abc import Callable
+from functools import partial
 
 from planner.domain import Role
 from tests.engine.pipeline import Proc
@@ -16,7 +17,7 @@ def draw(world: World, *, most: int = 7) -> None:
     world.clockwork.at(END_S, lambda: _set_faulty(world, faulty=False))
     for _ in range(rng.randint(1, most)):
         fault = rng.choices([f for f, _ in FAULTS], [weight for _, weight in FAULTS])[0]
-        world.clockwork.at(rng.uniform(BEGIN_S, END_S), lambda fault=fault: fault(world))
+        world.clockwork.at(rng.uniform(BEGIN_S, END_S), partial(fault, world))
 
 
 def _set_faulty(world: World, *, faulty: bool) -> None:
@@ -177,7 +178,7 @@ def scale(world: World) -> None:
 def _for_a_while(world: World, peers: list[str], begin: Callable[[str], None], end: Callable[[str], None]) -> None:
     for peer in peers:
         begin(peer)
-        world.clockwork.after(world.clockwork.rng.uniform(1.0, 10.0), lambda peer=peer: end(peer))
+        world.clockwork.after(world.clockwork.rng.uniform(1.0, 10.0), partial(end, peer))
 
 
 def _set_loss(world: World, peer: str, loss: float) -> None:

@@ -51,7 +51,7 @@ class Proc:
 
     def boot(self) -> None:
         self.to_head = self.world.connect(self.id, self.receive)
-        self._send(self.core.hello())
+        self.perform(self.core.restate())
         self._flush()
         self._beat()
 
@@ -116,7 +116,7 @@ class Proc:
 
     # --- the pipeline ---
 
-    def perform(self, instructions: list[do.Instruction]) -> None:
+    def perform(self, instructions: list[do.Instruction]) -> None:  # noqa: C901  # a table
         for instruction in instructions:
             match instruction:
                 case do.Send(message=message):

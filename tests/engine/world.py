@@ -7,6 +7,7 @@ The same seed gives the same history, to the byte.
 import re
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -128,7 +129,7 @@ class World:
         gone = [node for node in self.nodes.values() if not node.alive]
         for node in gone:
             del self.nodes[node.id]
-            self.clockwork.after(1.0, lambda gpus=node.gpus: self._new_node(gpus))
+            self.clockwork.after(1.0, partial(self._new_node, node.gpus))
         return [node.id for node in gone]
 
     def died(self, proc: Proc, code: int) -> None:
@@ -215,9 +216,9 @@ class World:
             assert self.clockwork.now < self.healthy_s + quiet_after_s + PATIENCE_S, (
                 f"never finished: {self._unfinished()}"
             )
-        self.clockwork.run(self.clockwork.now + REST_S)
         for proc in [p for p in self.procs.values() if p.stalled and p.core.tasks]:
             proc.die(-9)  # hangs with a cancelled task: until it is given another, only a person can tell
+        self.clockwork.run(self.clockwork.now + REST_S)
         deadline = self.clockwork.now + SETTLE_S
         while not self._settled() and self.clockwork.now < deadline:
             self.clockwork.run(self.clockwork.now + REST_S)

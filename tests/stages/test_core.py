@@ -1,0 +1,180 @@
+"""The worker's state machine, message by message."""
+
+import pytest
+
+from stages import core as do
+from stages import protocol as wire
+from tests.stages.bench import ARTIFACT, assign, finish, hello, kinds, offer, ready, ref
+
+# --- one task ---
+
+
+def test_fetch_compute_publish_hold_release() -> None:
+    core = ready()
+    assert kinds(core.message(assign("a"))) == ["Fetch a"]
+    assert kinds(core.fetched(ref("a"), 0.5)) == ["Send Started", "Compute a"]
+    assert core.stepped(ref("a"), 1, 4) == [do.Send(wire.Step(ref("a"), 1, 4))]
+    assert kinds(core.computed(ref("a"), 3.0)) == ["Publish a"]
+    made = offer("made")
+    assert core.published(ref("a"), made, None) == [do.Send(wire.Done(ref("a"), 3.0, made, None, 0.5))]
+    assert hello(core) == ({}, ["a"])
+    assert core.message(wire.Release((ref("a").key,))) == [do.Forget(ref("a").key)]
+    assert hello(core) == ({}, [])
+
+
+def test_what_is_small_is_published_by_the_computing_thread() -> None:
+    core = ready()
+    assert kinds(core.message(assign("a", inline=True))) == ["Send Started", "Compute a"]
+    assert core.published(ref("a"), None, ARTIFACT, 3.0) == [do.Send(wire.Done(ref("a"), 3.0, None, ARTIFACT))]
+
+
+def test_the_same_assignment_twice_is_one_task() -> None:
+    core = ready()
+    core.message(assign("a"))
+    assert core.message(assign("a")) == []
+    core.fetched(ref("a"), 0.0)
+    finish(core, "a")
+    assert core.message(assign("a")) == []
+
+
+def test_an_input_that_cannot_be_fetched_is_reported_and_forgotten() -> None:
+    core = ready()
+    core.message(assign("a"))
+    assert core.fetch_failed(ref("a"), "gone") == [
+        do.Forget(ref("a").key),
+        do.Send(wire.InputLost(ref("a"), "a/encode/1", "gone")),
+    ]
+    assert core.tasks == {}
+
+
+def test_a_failure_is_reported_with_the_field_at_fault() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    out = core.compute_failed(ref("a"), "bad_request", "no such size", retry=False, param="size")
+    assert do.Send(wire.Failed(ref("a"), "bad_request", "no such size", False, "size")) in out
+    assert core.tasks == {}
+
+
+# --- several tasks ---
+
+
+def test_the_next_input_comes_while_this_one_computes_and_the_last_result_leaves() -> None:
+    core = ready()
+    core.message(assign("a"))
+    assert core.message(assign("b")) == []  # one fetch at a time
+    assert kinds(core.fetched(ref("a"), 0.0)) == ["Send Started", "Compute a", "Fetch b"]
+    assert kinds(core.fetched(ref("b"), 0.0)) == []
+    assert kinds(core.message(assign("c"))) == ["Fetch c"]
+    assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a", "Send Started", "Compute b"]
+    states = {held.task.ref.request: held.state for held in core.tasks.values()}
+    assert states == {"a": do.PUBLISHING, "b": do.COMPUTING, "c": do.FETCHING}
+
+
+def test_synchronously_one_thing_happens_at_a_time() -> None:
+    core = ready(synchronous=True)
+    assert kinds(core.message(assign("a"))) == ["Fetch a"]
+    core.message(assign("b"))
+    assert kinds(core.fetched(ref("a"), 0.0)) == ["Send Started", "Compute a"]
+    assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a"]
+    assert kinds(core.published(ref("a"), offer("a"), None)) == ["Send Done", "Fetch b"]
+    assert kinds(core.fetched(ref("b"), 0.0)) == ["Send Started", "Compute b"]
+
+
+# --- cancelling ---
+
+
+@pytest.mark.parametrize("state", ["queued", "ready"])
+def test_cancel_what_no_thread_has(state: str) -> None:
+    core = ready()
+    core.message(assign("first", inline=True))
+    core.message(assign("x"))  # its fetch occupies the fetching thread
+    core.message(assign("a", inline=state == "ready"))
+    assert kinds(core.message(wire.Cancel(ref("a")))) == ["Forget a"]
+    assert "a" not in hello(core)[0]
+
+
+def test_cancel_while_fetching() -> None:
+    core = ready()
+    core.message(assign("a"))
+    core.message(assign("b"))
+    assert core.message(wire.Cancel(ref("a"))) == []
+    assert "a" not in hello(core)[0]  # it is as good as gone
+    assert kinds(core.fetched(ref("a"), 0.0)) == ["Forget a", "Fetch b"]
+    assert kinds(core.message(wire.Cancel(ref("b")))) == []
+    assert kinds(core.fetch_failed(ref("b"), "gone")) == ["Forget b"]
+
+
+def test_cancel_while_computing_stops_at_the_next_step() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    core.message(assign("b", inline=True))
+    assert kinds(core.message(wire.Cancel(ref("a")))) == ["Stop a"]
+    assert core.stepped(ref("a"), 1, 4) == []
+    assert kinds(core.stopped(ref("a"))) == ["Forget a", "Send Started", "Compute b"]
+
+
+@pytest.mark.parametrize("ending", ["computed", "published", "failed"])
+def test_cancel_that_comes_too_late_to_stop_it(ending: str) -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    core.message(wire.Cancel(ref("a")))
+    match ending:
+        case "computed":
+            out = core.computed(ref("a"), 1.0)
+        case "published":
+            out = core.published(ref("a"), offer("a"), None, 1.0)
+        case _:
+            out = core.compute_failed(ref("a"), "x", "x", retry=True)
+    assert kinds(out) == ["Forget a"]
+    assert hello(core) == ({}, [])
+
+
+def test_cancel_while_publishing_and_when_held() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    core.computed(ref("a"), 1.0)
+    assert core.message(wire.Cancel(ref("a"))) == []
+    assert kinds(core.published(ref("a"), offer("a"), None)) == ["Forget a"]
+    core.message(assign("b", inline=True))
+    finish(core, "b")
+    assert kinds(core.message(wire.Cancel(ref("b")))) == ["Forget b"]
+    assert hello(core) == ({}, [])
+
+
+def test_cancel_and_release_of_what_was_never_here() -> None:
+    core = ready()
+    assert core.message(wire.Cancel(ref("a"))) == []
+    assert core.message(wire.Release(("a/denoise/1", "b/denoise/2"))) == []
+
+
+# --- agreeing again ---
+
+
+def test_a_gap_a_question_and_a_new_head_are_answered_with_everything() -> None:
+    core = ready()
+    core.message(assign("held", inline=True))
+    finish(core, "held")
+    core.message(assign("computing", inline=True))
+    core.message(assign("waiting", inline=True))
+    core.message(assign("cancelled"))
+    core.message(wire.Cancel(ref("cancelled")))
+    assert hello(core) == ({"computing": True, "waiting": False}, ["held"])
+    assert core.message(wire.Welcome(1)) == []  # the first head it meets
+    assert core.message(wire.Welcome(1)) == []
+    everything = [do.Send(core.hello())]
+    assert core.gap() == everything
+    assert core.message(wire.Who()) == everything
+    assert core.message(wire.Welcome(2)) == everything
+    assert core.beat() == [do.Send(wire.Beat(2))]
+
+
+def test_completions_of_forgotten_tasks_change_nothing() -> None:
+    core = ready()
+    gone = ref("gone")
+    assert core.fetched(gone, 0.0) == core.fetch_failed(gone, "x") == core.stepped(gone, 1, 2) == []
+    assert core.computed(gone, 1.0) == core.compute_failed(gone, "x", "x", retry=True) == []
+    assert core.published(gone, offer("x"), None) == core.stopped(gone) == [do.Forget(gone.key)]
+
+
+def test_peers_are_passed_on() -> None:
+    assert ready().message(wire.Peers(("k1", "k2"))) == [do.AllowPeers(("k1", "k2"))]

@@ -1,0 +1,82 @@
+"""A worker that drains, or becomes something else."""
+
+import pytest
+
+from stages import core as do
+from stages import protocol as wire
+from stages.core import WorkerCore
+from tests.stages.bench import DENOISE, ENCODE, SOURCE, assign, finish, kinds, ready, ref
+
+
+def test_drain_hands_back_what_has_not_started_and_finishes_the_rest() -> None:
+    core = ready()
+    core.message(assign("computing", inline=True))
+    core.message(assign("fetching"))
+    core.message(assign("queued"))
+    core.message(assign("waiting", inline=True))
+    out = core.message(wire.Drain())
+    assert [it.message.ref.request for it in out if isinstance(it, do.Send)] == ["queued", "waiting"]  # type: ignore[union-attr]
+    assert kinds(core.fetched(ref("fetching"), 0.0)) == ["Forget fetching", "Send Returned"]
+    assert kinds(core.message(assign("late"))) == ["Send Returned"]
+    assert kinds(finish(core, "computing")) == ["Send Done"]
+    assert kinds(core.message(wire.Release((ref("computing").key,)))) == ["Forget computing", "Send Drained"]
+    assert kinds(core.message(wire.Drain())) == ["Send Drained"]  # should the first have been lost
+
+
+def test_drain_before_there_is_a_role() -> None:
+    core = WorkerCore("w", "n1", 1)
+    assert kinds(core.message(wire.Drain())) == ["Send Drained"]
+    assert kinds(core.message(wire.SetRole(DENOISE, SOURCE))) == ["Load denoise"]
+
+
+def test_the_same_role_again_ends_a_drain() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    core.message(wire.Drain())
+    assert kinds(core.message(wire.SetRole(DENOISE, SOURCE))) == ["Send RoleReady"]
+    assert kinds(core.message(assign("b"))) == ["Fetch b"]
+
+
+def test_the_same_role_twice_loads_once() -> None:
+    core = WorkerCore("w", "n1", 1)
+    core.message(wire.SetRole(DENOISE, SOURCE))
+    assert core.message(wire.SetRole(DENOISE, SOURCE)) == []
+    core.loaded(DENOISE, 1.0, 0)
+    assert kinds(core.message(wire.SetRole(DENOISE, SOURCE))) == ["Send RoleReady"]
+
+
+@pytest.mark.parametrize(
+    "other", [wire.SetRole(ENCODE, SOURCE), wire.SetRole(DENOISE, wire.ModelSource("m", "synthetic", options=b"1"))]
+)
+def test_another_role_or_model_drains_unloads_and_loads(other: wire.SetRole) -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    core.message(assign("b", inline=True))
+    assert kinds(core.message(other)) == ["Forget b", "Send Returned"]
+    finish(core, "a")
+    out = core.message(wire.Release((ref("a").key,)))
+    assert kinds(out) == ["Forget a", "Unload", f"Load {other.role.stage}"]
+    assert kinds(core.message(assign("c"))) == ["Send Returned"]
+    assert kinds(core.loaded(other.role, 1.0, 0)) == ["Send RoleReady"]
+
+
+def test_another_role_while_loading_is_loaded_next() -> None:
+    core = WorkerCore("w", "n1", 1)
+    core.message(wire.SetRole(DENOISE, SOURCE))
+    assert core.message(wire.SetRole(ENCODE, SOURCE)) == []
+    assert kinds(core.loaded(DENOISE, 1.0, 0)) == ["Send RoleReady", "Unload", "Load encode"]
+
+
+def test_another_role_while_loading_is_loaded_even_if_the_first_fails() -> None:
+    core = WorkerCore("w", "n1", 1)
+    core.message(wire.SetRole(DENOISE, SOURCE))
+    core.message(wire.SetRole(ENCODE, SOURCE))
+    assert kinds(core.load_failed(DENOISE, "no such folder", fatal=True)) == ["Send RoleFailed", "Load encode"]
+
+
+def test_a_role_that_failed_to_load_can_be_given_again() -> None:
+    core = WorkerCore("w", "n1", 1)
+    core.message(wire.SetRole(DENOISE, SOURCE))
+    core.load_failed(DENOISE, "no memory", fatal=False)
+    assert core.hello().role is None
+    assert kinds(core.message(wire.SetRole(DENOISE, SOURCE))) == ["Load denoise"]
