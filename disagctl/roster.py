@@ -63,7 +63,7 @@ class Roster:
         self.draining: dict[str, float] = {}  # worker → since when
         self.expected: set[str] = set()  # nodes an earlier head had, and that have not reported to this one
         self.plans: list[SlotPlan] = []
-        self._generations: dict[str, int] = {}
+        self._generations: dict[tuple[str, str], int] = {}  # of a node's slot
 
     # --- observations -----------------------------------------------------------------------------------------
 
@@ -128,17 +128,18 @@ class Roster:
     def wishes(self, node: str) -> tuple[WorkerWish, ...]:
         """The complete list for a node: what is planned, and what is still draining."""
         planned = [p for p in self.plans if p.node == node]
-        out = [WorkerWish(p.slot, p.gpu, self._generations.get(p.slot, 0)) for p in planned]
+        out = [WorkerWish(p.slot, p.gpu, self._generations.get((node, p.slot), 0)) for p in planned]
         names = {p.slot for p in planned}
         draining = (w for w in self.workers.values() if w.node == node and w.id in self.draining)
-        out += [WorkerWish(w.slot, None, self._generations.get(w.slot, 0)) for w in draining if w.slot not in names]
+        out += [WorkerWish(w.slot, None, self._generations.get((node, w.slot), 0)) for w in draining if w.slot not in names]
         return tuple(out)
 
     def doom(self, worker: WorkerState) -> None:
         """Have the worker's process ended, and replaced if its slot is (or will again be) wanted."""
         worker.doomed, worker.greeted = True, False
         self.draining.pop(worker.id, None)
-        self._generations[worker.slot] = self._generations.get(worker.slot, 0) + 1
+        place = (worker.node, worker.slot)
+        self._generations[place] = self._generations.get(place, 0) + 1
 
     def surplus(self) -> list[WorkerState]:
         """Workers that are not planned where they are, and that do not drain yet."""

@@ -221,3 +221,18 @@ def test_a_result_said_twice_keeps_its_upload_and_a_fenced_one_loses_it() -> Non
     stale = TaskRef("a", "encode", ref.epoch - 1)
     bench.hear(WORKER, wire.Done(stale, 1.0, artifact=wire.Artifact("video/mp4", 9, 0)))
     assert bench.uploads_discarded == [stale]
+
+
+def test_a_slot_that_moves_to_another_node_is_left_alone_there() -> None:
+    bench = Bench(2)
+    bench.up()
+    second = "n1.m.encode.1.1"
+    bench.agent(WORKER, second)
+    bench.hello(second, phase="ready")
+    bench.hear("n2", wire.AgentHello(wire.PROTOCOL_VERSION, "n2", "h2", 1, 8, 1))  # now they need not share
+    (moved,) = [wish for message in bench.sent["n2"] if isinstance(message, wire.Wishes) for wish in message.workers]
+    assert (moved.slot, moved.generation) == ("m.encode.1", 0)
+    assert bench.told(second)[-1] == "Drain"
+    bench.hear(second, wire.Drained())  # its end has been ordered, its namesake's has not
+    bench.engine.rewish()
+    assert [w.generation for m in bench.sent["n2"] if isinstance(m, wire.Wishes) for w in m.workers] == [0, 0]

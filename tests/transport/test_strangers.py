@@ -75,7 +75,7 @@ def test_unknown_key(site: Site) -> None:
 def test_wrong_server_key(site: Site) -> None:
     server, offer = serving(site)
     wrong = ZmqRoute(server.endpoint, Keys.make().public)
-    with pytest.raises(FetchError, match="zmq: connection lost"):
+    with pytest.raises(FetchError, match="zmq: "):
         site.fetcher().fetch(msgspec.structs.replace(offer, routes=(wrong,)), 10)
     assert server.stats == ServerStats()
     assert_serves(site, offer)
