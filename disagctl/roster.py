@@ -131,7 +131,9 @@ class Roster:
         out = [WorkerWish(p.slot, p.gpu, self._generations.get((node, p.slot), 0)) for p in planned]
         names = {p.slot for p in planned}
         draining = (w for w in self.workers.values() if w.node == node and w.id in self.draining)
-        out += [WorkerWish(w.slot, None, self._generations.get((node, w.slot), 0)) for w in draining if w.slot not in names]
+        out += [
+            WorkerWish(w.slot, None, self._generations.get((node, w.slot), 0)) for w in draining if w.slot not in names
+        ]
         return tuple(out)
 
     def doom(self, worker: WorkerState) -> None:

@@ -150,6 +150,7 @@ def lose_node(world: World) -> None:
 
 def replay(world: World) -> None:
     rng = world.clockwork.rng
+    world.replayed = True
     for channel in (*world.to_head.values(), *world.from_head.values()):
         if rng.random() < 0.3:
             channel.replay()

@@ -88,6 +88,7 @@ class Head:
     def __init__(self, world: "World", store: Store) -> None:
         self.world, self.store = world, store
         self.alive, self.asleep = True, False
+        self.born_s = world.clockwork.now
         store.incarnation += 1
         self.ledger = Ledger(0, Limits(stall_s=STALL_S))
         self.roster = Roster(dict(world.wanted))

@@ -95,6 +95,7 @@ class Node:
             if isinstance(action, Start):
                 self._start(action)
             elif action.worker in self.procs:
+                self.world.ordered_to_end(action.worker)
                 self.procs[action.worker].die(-9)
             else:
                 self.book.died(action.worker, now)

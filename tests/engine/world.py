@@ -51,7 +51,7 @@ class World:
         self.stages, self.synchronous = stages, synchronous
         self.wanted = {Role("m", stage): count for stage, count in zip(stages, wanted, strict=True)}
         self.version = 0
-        self.faulty = False
+        self.faulty = self.replayed = False
         self.slow = 1.0
         self.healthy_s = 0.0
         self.crash_at: tuple[int, str] | None = None
@@ -141,6 +141,14 @@ class World:
             self.from_head[proc.id].shut_down(keeps=False)
             if self.faulty and self.clockwork.rng.random() < 0.1:
                 self.to_head[proc.id].shut_down(keeps=False)  # its last words do not make it
+
+    def ordered_to_end(self, worker: str) -> None:
+        """An agent ends a worker: only one that the head gave up or has drained, not a healthy one by mistake."""
+        head = self.head
+        if head is None or head.asleep or self.replayed or self.clockwork.now - head.born_s < REST_S:
+            return  # the order may be an earlier head's
+        known = head.roster.workers.get(worker)
+        assert known is None or known.doomed, f"{worker} is ended though it is {known}"
 
     # --- links ---
 
