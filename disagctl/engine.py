@@ -67,6 +67,7 @@ class Engine:
         self._holding: dict[str, dict[TaskRef, wire.HeldOutput]] = {}  # told before the Hello that they belong to
         self._awake_s: float | None = None
         self._wishes_due = False
+        self._wishes_of: dict[str, None] = {}  # nodes to be told, once everything of this turn is taken in
 
     def restart(self, incarnation: int, nodes: Iterable[str] = ()) -> None:
         """Take up work as this incarnation of the head: its epochs lie above all earlier ones, which left ``nodes``."""
@@ -87,6 +88,7 @@ class Engine:
     def receive(self, peer: str, messages: list[wire.WorkerMessage | wire.AgentMessage]) -> None:
         """Messages of one frame."""
         now = self._wake()
+        self.ledger.miss_deadlines(now)
         for message in messages:
             if isinstance(message, wire.AgentHello | wire.AgentBeat):
                 self._agent(peer, message, now)
@@ -101,6 +103,11 @@ class Engine:
         """Perform what the ledger wants done."""
         for effect in self.ledger.effects(self.clock()):
             self._perform(effect)
+        if self._wishes_of and not self.ledger.holding:
+            for node in self._wishes_of:
+                if node in self.roster.nodes:  # one that has not reported yet goes on as it was told
+                    self.sender.send(node, wire.Wishes(self.roster.wishes(node)))
+            self._wishes_of = {}
 
     def tick(self) -> None:
         """A few times a second."""
@@ -190,20 +197,19 @@ class Engine:
             self.ledger.worker_draining(worker.id)
             self.sender.send(worker.id, wire.Drain())
             self.desk.event("drain", f"{worker.id}: {worker.role} has more workers than wanted")
-        for node in self.roster.nodes:
-            self.sender.send(node, wire.Wishes(self.roster.wishes(node)))
+        self._wishes_of.update(dict.fromkeys(self.roster.nodes))
 
     def _end(self, worker: WorkerState) -> None:
         """Have its process ended."""
         self.roster.doom(worker)
-        self.sender.send(worker.node, wire.Wishes(self.roster.wishes(worker.node)))
+        self._wishes_of[worker.node] = None
 
     def _worker_gone(self, vitals: wire.WorkerVitals, why: str) -> None:
         known = self.roster.workers.get(vitals.worker)
         self.roster.forget(vitals.worker)
         self._holding.pop(vitals.worker, None)
         if known is not None and not known.doomed and not self.roster.planned(known):  # its agent would start it anew
-            self.sender.send(known.node, wire.Wishes(self.roster.wishes(known.node)))
+            self._wishes_of[known.node] = None
         elif known is None or not known.doomed:
             self.desk.event("worker_lost", f"{vitals.worker}: {why}")
         charge = None if vitals.exit_code is None else () if vitals.computing is None else (vitals.computing,)

@@ -246,7 +246,7 @@ class Ledger(Book):
         """Expire leases, end the hold after a restart, move work to idle workers. Call a few times a second."""
         gap = now - self._last_tick_s if self._last_tick_s is not None else 0.0
         self._last_tick_s = now
-        self._miss_deadlines(now)
+        self.miss_deadlines(now)
         if gap > self.limits.lease_s / 2:  # it was we who slept: nobody had a chance to be seen
             for worker in self.workers.values():
                 worker.seen_s = max(worker.seen_s, now)
@@ -271,7 +271,7 @@ class Ledger(Book):
         out, self._out = self._out, []
         return out
 
-    def _miss_deadlines(self, now: float) -> None:
+    def miss_deadlines(self, now: float) -> None:
         """A result after its deadline is of no use, and the work in it is others' to have."""
         while self._deadlines and self._deadlines[0][0] <= now:
             request = self.requests.get(heapq.heappop(self._deadlines)[1])

@@ -83,6 +83,10 @@ class Bench:
         lease = self.ledger.requests[name].lease
         return lease.worker if lease else None
 
+    def rewish(self) -> None:
+        self.engine.rewish()
+        self.engine.act()
+
     def wished(self) -> list[wire.WorkerWish]:
         wishes = [message for message in self.sent["n1"] if isinstance(message, wire.Wishes)]
         return list(wishes[-1].workers)

@@ -118,7 +118,7 @@ def test_fewer_wanted_drains_and_then_ends() -> None:
     ref = bench.submit("a")
     assert ref is not None
     bench.roster.wanted[ENCODE] = 0
-    bench.engine.rewish()
+    bench.rewish()
     assert bench.told(WORKER)[-1] == "Drain"
     assert [wish.slot for wish in bench.wished()] == [SLOT]  # until it has drained
     bench.hello(phase="draining")  # should the order have been lost
@@ -137,10 +137,10 @@ def test_one_that_drains_and_is_wanted_again_goes_on() -> None:
     bench = Bench()
     bench.up()
     bench.roster.wanted[ENCODE] = 0
-    bench.engine.rewish()
+    bench.rewish()
     bench.sent.clear()
     bench.roster.wanted[ENCODE] = 1
-    bench.engine.rewish()
+    bench.rewish()
     assert bench.told(WORKER) == ["SetRole"]
     bench.hear(WORKER, wire.RoleReady(ENCODE, 1.0))
     assert bench.submit("a") is not None
@@ -152,7 +152,7 @@ def test_one_told_to_drain_while_it_loads_drains_when_it_has() -> None:
     bench.agent(WORKER)
     bench.hello()
     bench.roster.wanted[ENCODE] = 0
-    bench.engine.rewish()
+    bench.rewish()
     bench.sent.clear()
     bench.hear(WORKER, wire.RoleReady(ENCODE, 1.0))
     assert bench.told(WORKER) == ["Drain"]
@@ -163,7 +163,7 @@ def test_one_that_cannot_drain_is_ended_in_the_end() -> None:
     bench = Bench()
     bench.up()
     bench.roster.wanted[ENCODE] = 0
-    bench.engine.rewish()
+    bench.rewish()
     bench.roster.draining[WORKER] = bench.now - DRAIN_S
     bench.pass_time(0.5, agent=(WORKER,), beat=(WORKER,))
     assert bench.wished() == []
@@ -173,7 +173,7 @@ def test_one_that_drains_and_dies_is_not_started_again() -> None:
     bench = Bench()
     bench.up()
     bench.roster.wanted[ENCODE] = 0
-    bench.engine.rewish()
+    bench.rewish()
     bench.sent.clear()
     bench.hear("n1", wire.AgentBeat(1, (wire.WorkerVitals(WORKER, SLOT, 1, "exited", -9),)))
     assert bench.wished() == []
@@ -234,5 +234,22 @@ def test_a_slot_that_moves_to_another_node_is_left_alone_there() -> None:
     assert (moved.slot, moved.generation) == ("m.encode.1", 0)
     assert bench.told(second)[-1] == "Drain"
     bench.hear(second, wire.Drained())  # its end has been ordered, its namesake's has not
-    bench.engine.rewish()
+    bench.rewish()
     assert [w.generation for m in bench.sent["n2"] if isinstance(m, wire.Wishes) for w in m.workers] == [0, 0]
+
+
+def test_a_node_that_reports_late_to_a_new_head_keeps_its_workers() -> None:
+    bench = Bench(2)
+    bench.engine.restart(2, ["n1"])
+    bench.ledger.recover([], 0.0, 5.0)
+    bench.hello(phase="ready")
+    for _ in range(20):  # only the worker gets through, not the agent
+        bench.now += 0.5
+        bench.hear(WORKER, wire.Beat(2))
+        bench.engine.tick()
+    assert not bench.ledger.holding
+    other = wire.WorkerVitals("n1.m.encode.1.1", "m.encode.1", 1, "exited", -9)
+    vitals = (wire.WorkerVitals(WORKER, SLOT, 1, "running"), other)
+    bench.hear("n1", wire.AgentHello(wire.PROTOCOL_VERSION, "n1", "h", 1, 8, 1, (), vitals))
+    wishes = [message for message in bench.sent["n1"] if isinstance(message, wire.Wishes)]
+    assert [[wish.slot for wish in message.workers] for message in wishes] == [[SLOT, "m.encode.1"]]
