@@ -119,3 +119,52 @@ class Defect(msgspec.Struct, frozen=True):
     where: str
     message: str
     fatal: bool = False
+
+
+class StageCost(msgspec.Struct, frozen=True):
+    """The work of one stage for one shape. PFLOP (1e15; a multiply-add is two) of ONE forward pass; ``passes``: how many.
+
+    ``megavoxels``: output pixels × frames / 1e6 (what a VAE's time follows). ``activation_gib``: beside the weights, at bf16.
+    ``output_mib``: what is handed to the next stage.
+    """
+
+    shape: Shape
+    linear_pflop: float = 0.0
+    attention_pflop: float = 0.0
+    passes: int = 1
+    megavoxels: float = 0.0
+    activation_gib: float = 0.0
+    output_mib: float = 0.0
+
+
+class StageFacts(msgspec.Struct, frozen=True):
+    """What a model's config says of one stage. ``weights_gib`` at bf16; ``kind``: text | transformer | vae | other."""
+
+    stage: str
+    kind: str
+    params_b: float
+    weights_gib: float
+    costs: tuple[StageCost, ...] = ()
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What a model's config says, in the order in which its stages run. ``origin``: which config."""
+
+    model: str
+    stages: tuple[StageFacts, ...]
+    origin: str = ""
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """Seconds and memory of one stage, or bundle, for one shape on ``gpus`` GPUs of a type, for ONE request.
+
+    ``source``: measured | published | estimated; ``error``: relative half-width of the band; ``origin``: what it stands on.
+    """
+
+    seconds: float
+    peak_gib: float
+    source: str
+    error: float
+    origin: str
+    weights_gib: float | None = None
+    load_s: float | None = None

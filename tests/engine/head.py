@@ -91,7 +91,9 @@ class Head:
         self.ledger = Ledger(0)
         self.roster = Roster(dict(world.wanted))
         sources = {"m": ModelSource("m", "synthetic", options=b"%d" % world.version)}
-        self.engine = Engine(self.ledger, self.roster, 0, sources, 0 if world.synchronous else 2, lambda: world.clockwork.now)
+        self.engine = Engine(
+            self.ledger, self.roster, 0, sources, 0 if world.synchronous else 2, lambda: world.clockwork.now
+        )
         self.engine.sender, self.engine.desk = self, self
         self.uploads: dict[str, bytes] = {}
         self.events: Tally[str] = Tally()

@@ -75,9 +75,7 @@ class Node:
             self.to_head.send(self._counter.stamp() + data)
 
     def _vitals(self) -> tuple[WorkerVitals, ...]:
-        return tuple(
-            WorkerVitals(p.id, p.slot, 1, "stopped" if p.stopped else "running") for p in self.procs.values()
-        )
+        return tuple(WorkerVitals(p.id, p.slot, 1, "stopped" if p.stopped else "running") for p in self.procs.values())
 
     def _hello(self) -> AgentHello:
         gpus = tuple(GpuInfo(i, "H200", 1 << 37) for i in range(self.gpus))
@@ -107,5 +105,3 @@ class Node:
         self.procs[proc.id] = proc
         self.world.procs[proc.id] = proc
         proc.later(self.world.clockwork.rng.uniform(0.2, 0.6), proc.boot)
-
-

@@ -45,7 +45,9 @@ def _check_workers(book: Ledger) -> None:
         for key, request_id in worker.outputs.items():
             request = book.requests.get(request_id)
             assert request is not None, f"{worker.id} is taken to hold {key} of an ended request"
-            assert any(o.ref.key == key for o in request.outputs.values()), f"{worker.id} holds {key}, which nobody wants"
+            assert any(o.ref.key == key for o in request.outputs.values()), (
+                f"{worker.id} holds {key}, which nobody wants"
+            )
     for role, pool in book._pools.items():
         assert pool.total_slots == slots.get(role, 0), f"{role}: {pool.total_slots} slots on the books"
 

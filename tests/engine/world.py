@@ -210,7 +210,9 @@ class World:
         self.clockwork.run(max(quiet_after_s, self.healthy_s))
         while not self.finished:
             self.clockwork.run(self.clockwork.now + 2.0)
-            assert self.clockwork.now < self.healthy_s + quiet_after_s + PATIENCE_S, f"never finished: {self._unfinished()}"
+            assert self.clockwork.now < self.healthy_s + quiet_after_s + PATIENCE_S, (
+                f"never finished: {self._unfinished()}"
+            )
         self.clockwork.run(self.clockwork.now + REST_S)
         deadline = self.clockwork.now + LONGEST_PAUSE_S
         while self._slots() != self._wanted_slots() and self.clockwork.now < deadline:
@@ -220,7 +222,9 @@ class World:
     @property
     def finished(self) -> bool:
         rows = self.store.rows
-        return self.head is not None and len(rows) == len(self.natures) and all(r.state != "open" for r in rows.values())
+        return (
+            self.head is not None and len(rows) == len(self.natures) and all(r.state != "open" for r in rows.values())
+        )
 
     def _unfinished(self) -> list[str]:
         missing = [item for item in self.natures if item not in self.store.rows]
