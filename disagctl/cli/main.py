@@ -20,6 +20,8 @@ from disagctl.cli import (
     get,
     init,
     logs,
+    plan,
+    profile,
     scale,
     schema,
     status,
@@ -37,6 +39,8 @@ app = typer.Typer(
     rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
 app.command("init")(init.init)
+app.command("plan")(plan.plan)
+app.command("profile")(profile.profile)
 app.command("up")(up.up)
 app.command("status")(status.status)
 app.command("generate")(generate.generate)

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from disagctl.spec import Spec
 
 
-def up(
+def up(  # noqa: PLR0913, PLR0917  # one parameter an option
     spec: SpecFile,
     yes: Yes = False,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="Start what this plan says (disagctl plan -o json).")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Return when it is ready, or when its head runs.")
@@ -30,13 +33,17 @@ def up(
     from disagctl import lifecycle
     from disagctl.cli.output import document
     from disagctl.cli.starting import report, watch_start
+    from disagctl.cli.wish import load
+    from disagctl.planning.saved import follow
     from disagctl.spec import units
 
     try:
         wait_s = units.duration(timeout)
     except ValueError as err:
         raise UsageError(f"--timeout cannot be {timeout!r}", why=str(err)) from err
-    wish = _load(spec, infra, budget)
+    wish = load(spec, infra, budget)
+    if plan is not None:
+        follow(plan, wish)
     if dry_run:
         _preview(lifecycle.diff(wish), wish.name, output)
         return
@@ -58,24 +65,6 @@ def show_changes(wish: "Spec") -> None:
     if paths(wish.name).record.exists():
         for line in lifecycle.diff(wish):
             say(line)
-
-
-def _load(path: Path, infra: str | None, budget: float | None) -> "Spec":
-    """The spec, with what the command line says instead."""
-    from disagctl.spec import load_spec
-    from disagctl.spec.infra import complaint
-
-    spec = load_spec(path)
-    if infra is not None:
-        spec.infra = [place.strip() for place in infra.split(",") if place.strip()]
-        wrong = complaint(spec.infra, spec.catalog)
-        if wrong is not None:
-            raise UsageError(f"--infra: {wrong[1]}", why=wrong[2])
-    if budget is not None:
-        if not 0 < budget < 1e9:
-            raise UsageError("--budget is an amount of dollars an hour, more than nothing")
-        spec.budget.max_usd_per_hour = budget
-    return spec
 
 
 def _preview(lines: list[str], name: str, output: str) -> None:

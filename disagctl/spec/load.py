@@ -12,14 +12,16 @@ from disagctl.spec.suggest import did_you_mean
 from disagctl.spec.yaml_reader import read_text, read_tree
 
 
-def load_spec(path: Path, *, check_files: bool = True) -> Spec:
-    """Read and check ``path``. Raises SpecError, and nothing else.
+def load_spec(
+    path: Path, *, check_files: bool = True, catalog: str | None = None, infra: list[str] | None = None
+) -> Spec:
+    """Read and check ``path``. Raises SpecError, and nothing else. ``catalog`` and ``infra``: instead of the spec's.
 
     ``check_files`` False accepts a spec whose local model or CSV files are gone by now: a head that comes back reads its
     own copy so.
     """
     try:
-        return _build(read_text(path), path.absolute().parent, check_files)
+        return _build(read_text(path), path.absolute().parent, check_files, catalog, infra)
     except Problem as err:
         raise SpecError(f"{path}:{err.line}: {err.what}", why=err.why, next=err.next) from err
 
@@ -32,11 +34,15 @@ def parse_spec(text: str, *, base: Path, name: str = "service.yaml", check_files
         raise SpecError(f"{name}:{err.line}: {err.what}", why=err.why, next=err.next) from err
 
 
-def _build(text: str, base: Path, check_files: bool) -> Spec:
+def _build(
+    text: str, base: Path, check_files: bool, catalog: str | None = None, infra: list[str] | None = None
+) -> Spec:
     root = read_tree(text)
     tree = _expand(root)
     spec: Spec = bind(tree, info_of(Spec), "")
     absolute(spec, base)
+    spec.catalog = catalog or spec.catalog
+    spec.infra = infra or spec.infra
     check(spec, tree, check_files=check_files)
     return spec
 

@@ -92,7 +92,7 @@ def _property(prop: dict[str, Any]) -> dict[str, Any]:
     if unit is None:
         return prop
     kept = {"type": prop["x-type"], "examples": prop["examples"]}
-    if "default" in prop:
+    if "default" in prop and (prop["default"] is not None or unit == "duration_or_never"):
         kept["default"] = _default(unit, prop["default"])
     return kept
 

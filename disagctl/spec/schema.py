@@ -22,7 +22,7 @@ DurationOrNever = Annotated[
 ]
 Rate = Annotated[float, _unit("rate", "string", examples=["12/min", "2/s"])]
 Resolution = Annotated[Size, _unit("size", "string", examples=["832x480"])]
-Replicas = Annotated[Range, _unit("range", "string", "integer", examples=[2, "1..16"])]
+Replicas = Annotated[Range | None, _unit("range", "string", "integer", examples=[2, "1..16"])]
 Gib = Annotated[float, _unit("memory", "string", "number", examples=[50, "50GiB"])]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
@@ -107,7 +107,7 @@ class StageWish(_Section):
     """What one stage runs on, and how many workers it may have."""
 
     resources: Resources = field(default_factory=Resources)
-    replicas: Replicas = Range(1, 1)
+    replicas: Replicas = None  # None: one here, as many as the plan says elsewhere
 
 
 class Placement(_Section):
@@ -193,7 +193,7 @@ class Spec(_Section):
 
     def replicas(self, model: str, stage: str) -> tuple[int, int]:
         """Fewest and most workers of a role."""
-        wished = self.wish(model, stage).replicas
+        wished = self.wish(model, stage).replicas or Range(1, 1)
         return wished.min, wished.max
 
     def workload_of(self, entry: ModelEntry) -> Workload:

@@ -7,7 +7,7 @@ import yaml
 
 from disagctl.errors import SpecError
 from disagctl.spec import Spec, dump_spec, json_schema, load_spec, parse_spec
-from disagctl.spec.units import Range, Size
+from disagctl.spec.units import Size
 from tests.spec.specs import FULL, MINIMAL, SYNTHETIC, read
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -50,7 +50,8 @@ def test_defaults() -> None:
     assert spec.stages == {}
     assert (spec.api.host, spec.api.port, spec.api.public, spec.api.max_queued) == ("127.0.0.1", None, False, 10_000)
     assert (spec.pipeline.mode, spec.pipeline.prefetch) == ("async", 2)
-    assert spec.wish("synthetic", "encode").replicas == Range(1, 1)
+    assert spec.wish("synthetic", "encode").replicas is None
+    assert spec.replicas("synthetic", "encode") == (1, 1)
 
 
 @pytest.mark.parametrize("text", [FULL, SYNTHETIC, MINIMAL])

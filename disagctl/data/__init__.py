@@ -1,0 +1,1 @@
+"""Facts that come with disagctl. README.md says where each is from."""

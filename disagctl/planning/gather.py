@@ -1,0 +1,145 @@
+"""A spec and what it names, as one request to the planner, with what a reader has to know of where it all came from."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from disagctl.errors import InfeasibleError, SpecError
+from disagctl.planning import shipped
+from disagctl.planning.catalogs import UNPRICED, Catalog, load_catalog
+from disagctl.planning.demand import Repos, demand
+from disagctl.planning.files import Lines
+from disagctl.planning.profiles import (
+    PRECISIONS,
+    STAGES,
+    declared,
+    missing,
+    published,
+    read_profiles,
+    rows_of,
+    unmatched,
+    with_memory,
+)
+from disagctl.planning.repos import find_repo
+from disagctl.planning.rules import stage_rules
+from disagctl.spec import ModelEntry, Spec
+from disagctl.spec.schema import SYNTHETIC
+from planner.domain import Defect, ModelFacts, Profile, Shape, Workload
+from planner.facts import parse_gpus
+from planner.facts.flops import Unknown, facts_from_configs
+from planner.plan import ModelSpec, PlanRequest
+
+
+class Inputs(msgspec.Struct):
+    """What the planner is asked, and what it rests on. ``unknown``: models that nothing can be estimated for, and why."""
+
+    spec: Spec
+    request: PlanRequest
+    catalog: Catalog
+    warnings: list[str]
+    unknown: dict[str, str]
+
+
+def gather(spec: Spec, path: Path, catalog: str | None = None, profiles: str | None = None) -> Inputs:
+    """Read everything. Raises SpecError with file:line for what is wrong in a file, InfeasibleError when nothing is known."""
+    lines = Lines(path)
+    gpus = parse_gpus(shipped.text(shipped.GPUS), shipped.GPUS)
+    own, defects = read_profiles(profiles or spec.profiles, gpus)
+    timed = rows_of(spec, own, published(gpus))
+    strangers = unmatched(spec, own)
+    repos = {entry.name: find_repo(spec, entry, missing(entry, timed[entry.name]), strangers) for entry in spec.models}
+    workload = demand(spec, repos, lines)
+    timed |= {name: rows for name, rows in declared(spec, workload, gpus).items() if not timed[name]}
+    facts, unknown = _facts(spec.models, repos, workload, timed, strangers)
+    rows = with_memory((row for rows in timed.values() for row in rows), facts, gpus)
+    prices = load_catalog(catalog or spec.catalog, spec.infra)
+    _check_clouds(spec, prices, lines)
+    stages = {entry.name: _stages(entry, facts, timed[entry.name]) for entry in spec.models}
+    rules, ignored = stage_rules(spec, stages, lines)
+    request = PlanRequest(
+        workload=workload,
+        offers=tuple(prices.offers),
+        gpus=tuple(gpus),
+        models=tuple(ModelSpec(e.name, stages[e.name], (PRECISIONS[e.dtype],)) for e in spec.models),
+        profiles=tuple(rows),
+        facts=tuple(facts),
+        max_usd_per_hour=spec.budget.max_usd_per_hour,
+        infra=tuple(_place(place) for place in spec.infra),
+        rules=rules,
+        bundles=spec.bundles,
+        cross_cloud=spec.placement.cross_cloud,
+    )
+    said = [f"{defect.where}: {defect.message}" for defect in defects if not defect.fatal]
+    return Inputs(spec, request, prices, [*([strangers] if strangers else []), *ignored, *said], unknown)
+
+
+def _facts(
+    models: Iterable[ModelEntry], repos: Repos, workload: Workload, timed: dict[str, list[Profile]], strangers: str
+) -> tuple[list[ModelFacts], dict[str, str]]:
+    found: list[ModelFacts] = []
+    unknown: dict[str, str] = {}
+    for entry in models:
+        repo = repos[entry.name]
+        if entry.id == SYNTHETIC:
+            continue
+        if repo is None:
+            unknown[entry.name] = "its configs are not here"
+            continue
+        shapes: dict[Shape, None] = {c.shape: None for c in workload.classes if c.model == entry.name}
+        shapes |= {row.shape: None for row in timed[entry.name]}
+        made = facts_from_configs(repo.index, repo.components, shapes, entry.name, repo.origin)
+        if isinstance(made, Unknown):
+            unknown[entry.name] = made.reason
+        else:
+            found.append(made)
+    if not found and not any(timed.values()):
+        name, why = next(iter(unknown.items()))
+        raise InfeasibleError(
+            f"nothing is known of {name}", why=f"{strangers or 'nothing was profiled'}, and {why}",
+            next=f"profile first: disagctl profile {name} -f profiles.csv", code="profile_first",
+        )  # fmt: skip
+    return found, unknown
+
+
+def _stages(entry: ModelEntry, facts: Iterable[ModelFacts], rows: Iterable[Profile]) -> tuple[str, ...]:
+    """In the order in which they run: the config's, or the rows' with the usual order first."""
+    for fact in facts:
+        if fact.model == entry.name:
+            return tuple(stage.stage for stage in fact.stages)
+    if entry.id == SYNTHETIC and entry.stages:
+        return tuple(entry.stages)
+    named = dict.fromkeys(stage for row in rows for stage in row.stage.split("+"))
+    return tuple(sorted(named, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES)))
+
+
+def _check_clouds(spec: Spec, prices: Catalog, lines: Lines) -> None:
+    """A place without a single offer: say so by name, rather than that the whole is infeasible."""
+    clouds = {offer.cloud for offer in prices.offers}
+    for index, place in enumerate(spec.infra):
+        cloud = place.partition("/")[0].lower()
+        if cloud in clouds:
+            continue
+        if cloud in UNPRICED:
+            raise SpecError(
+                f"{lines.at('infra', index)}: {prices.label} has no offers of {cloud}",
+                why="what your own machines cost, and how many there are, only you know",
+                next=f"catalog: a CSV with rows such as {cloud},here,node,H100,8,20.0,,4", code="no_offers",
+            )  # fmt: skip
+        if not any(place.partition("/")[0].lower() in clouds for place in spec.infra):
+            raise InfeasibleError(
+                f"{prices.label} has no offers of {', '.join(spec.infra)}", why=f"it has {', '.join(sorted(clouds))}",
+                next="name another catalog with --catalog, or another infra", code="no_offers",
+            )  # fmt: skip
+
+
+def _place(place: str) -> str:
+    """Cloud and region; a zone is beyond what catalogs tell apart."""
+    cloud, *rest = place.split("/")
+    return "/".join([cloud.lower(), *rest[:1]])
+
+
+def doubts(defects: Iterable[Defect], used: Iterable[str]) -> list[str]:
+    """What was doubtful about the rows that a plan stands on. ``used``: their file:line."""
+    wanted = set(used)
+    return [f"{defect.where}: {defect.message}" for defect in defects if defect.where in wanted]

@@ -1,0 +1,175 @@
+"""From a request to the cheapest solution: which levels of caution are tried, and which of their solutions wins."""
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from planner.facts.perf import Book
+from planner.plan.build import Keep, Model, build, everything
+from planner.plan.estimate import Outlook, outlook
+from planner.plan.guess import guess
+from planner.plan.highs import solve, solve_cbc
+from planner.plan.level import SHARES, SLACKS, Level, Rules, fastest, rules_of
+from planner.plan.market import Market, open_market, usable_offers
+from planner.plan.options import Universe, enumerate_options
+from planner.plan.problem import Solution
+from planner.plan.prune import WINDOWS, prune, size_of
+from planner.plan.request import PlanRequest
+
+SMALL = 300  # pairs of class and site up to which every level is tried, and the gap is closed
+FEW_TIERS = 40  # as many price tiers as a small problem may have
+LARGE = 5000  # beyond: pruned, one level at a time, 1 %
+
+
+class Found(msgspec.Struct):
+    """A solution that stands: checked against its program and its p95."""
+
+    model: Model
+    solution: Solution
+    outlook: Outlook
+    usd_per_hour: float
+    level: Level
+
+
+class Scene(msgspec.Struct):
+    """A request, opened. ``spent_s``: inside the solver so far, of ``limit_s``."""
+
+    universe: Universe
+    market: Market
+    quick: Mapping[int, float]
+    limit_s: float
+    pairs: int
+    book: Book
+    spent_s: float = 0.0
+    rounds: int = 0
+    infeasible_levels: int = 0
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that the solver may still take."""
+        return max(self.limit_s - self.spent_s, 0.05)
+
+    @property
+    def small(self) -> bool:
+        """Whether every level is tried and the gap closed."""
+        return self.pairs <= SMALL and len(self.market.tiers) <= FEW_TIERS
+
+    def gap(self) -> float:
+        """The gap to reach: 0 for small problems."""
+        asked = self.universe.request.gap
+        if asked is not None:
+            return asked
+        return 0.0 if self.small else 0.003 if self.pairs <= LARGE else 0.01
+
+
+def open_scene(request: PlanRequest, limit_s: float) -> Scene:
+    """Enumerate options and offers."""
+    request = msgspec.structs.replace(request, offers=tuple(usable_offers(request)))
+    book = Book(request.profiles, request.facts, request.gpus)
+    universe, market = enumerate_options(request, book), open_market(request)
+    gpus = {pool.gpu for pool in market.pools}
+    quick = fastest(universe, [option for option in universe.options if option.gpu in gpus])
+    return Scene(universe, market, quick, limit_s, size_of(universe, market), book)
+
+
+def levels_of(scene: Scene, keep: Keep) -> list[tuple[float, Level]]:
+    """(guessed cost, level), the most promising first; one when nothing has an SLO."""
+    if all(item.p95_s is None for item in scene.universe.request.workload.classes):
+        return [(0.0, Level(1.0, 1.0))]
+    large = scene.pairs > LARGE
+    ranked = []
+    for share in SHARES[::2] if large else SHARES:
+        for slack in SLACKS[2:] if large else SLACKS:
+            level = Level(share, slack)
+            ranked.append(
+                (guess(scene.universe, scene.market, rules_of(scene.universe, level, scene.quick), keep), level)
+            )
+    return sorted([item for item in ranked if item[0] < math.inf] or ranked[:1])
+
+
+def _scouted(scene: Scene, ranked: list[tuple[float, Level]], keep: Keep) -> list[tuple[float, Level]]:
+    """For large problems: the least cautious slack whose p95 holds in a rough solution (5 %), then the rest as they were."""
+    request = scene.universe.request
+    if (
+        scene.pairs <= LARGE
+        or request.spot_share is not None
+        or request.pool_share is not None
+        or not ranked[0][1].share < 1
+    ):
+        return ranked
+    guessed, level = ranked[0]
+    for slack in SLACKS[:2]:
+        bold = Level(level.share, slack)
+        if attempt(scene, rules_of(scene.universe, bold, scene.quick), bold, keep, gap=0.05) is not None:
+            return [(guessed, bold), *ranked]
+    return ranked
+
+
+def search(scene: Scene, keep: Keep = everything, most: int | None = None) -> Found | None:
+    """The cheapest solution over the levels whose p95 estimates hold. Small problems try all, large ones until one holds."""
+    best: Found | None = None
+    tried: set[str] = set()
+    small = scene.small
+    allowed = most if most is not None else 30 if small else 8
+    patience = allowed if small else 2 if scene.pairs <= LARGE else 1
+    good = 0
+    for guessed, level in _scouted(scene, levels_of(scene, keep), keep):
+        rules = rules_of(scene.universe, level, scene.quick)
+        mark = repr((sorted(rules.limit_s.items()), sorted(rules.queues.items())))
+        late = len(tried) >= allowed or good >= patience or scene.spent_s >= scene.limit_s
+        hopeless = not small and best is not None and guessed > best.usd_per_hour
+        if mark in tried or late or hopeless:
+            continue
+        tried.add(mark)
+        found = attempt(scene, rules, level, keep)
+        if found is not None:
+            good += 1
+            if best is None or _total(found) < _total(best) - 1e-9:
+                best = found
+    return best
+
+
+def _total(found: Found) -> float:
+    return found.solution.objective
+
+
+def attempt(
+    scene: Scene, rules: Rules, level: Level, keep: Keep = everything, gap: float | None = None
+) -> Found | None:
+    """One program, solved and checked; None when it has no solution, or one whose p95 estimate breaks an SLO."""
+    model: Model | int = -1
+    solution: Solution | None = None
+    for window in WINDOWS if scene.pairs > LARGE else ():
+        if solution is None:
+            narrowed = prune(scene.universe, scene.market, rules, keep, window)
+            model = build(scene.universe, narrowed.market, rules, keep, narrowed)
+            solution = _solve(scene, model, gap) if isinstance(model, Model) else None
+    if solution is None:
+        model = build(scene.universe, scene.market, rules, keep)
+        solution = _solve(scene, model, gap) if isinstance(model, Model) else None
+    if solution is None or not isinstance(model, Model):
+        scene.infeasible_levels += 1
+        return None
+    seen = outlook(model, solution.values)
+    for k, item in enumerate(scene.universe.request.workload.classes):
+        if item.p95_s is not None and seen.p95_s[k] > item.p95_s:
+            return None
+    values = solution.values
+    usd = sum(tier.usd_per_hour * values[column] for tier, column in zip(model.market.tiers, model.rent, strict=True))
+    usd += sum(model.problem.cost[column] * values[column] for column in model.egress)
+    return Found(model, solution, seen, usd, level)
+
+
+def _solve(scene: Scene, model: Model, gap: float | None) -> Solution | None:
+    """HiGHS, and CBC when what it says breaks the program's own rows."""
+    threads = 2 if scene.pairs > LARGE else 1
+    gap = scene.gap() if gap is None else gap
+    solution = solve(model.problem, scene.left_s, gap, threads)
+    scene.spent_s += solution.seconds
+    scene.rounds += 1
+    if (solution.values and model.problem.residual(np.array(solution.values)) > 1e-5) or solution.status == "error":
+        solution = solve_cbc(model.problem, scene.left_s, gap)
+        scene.spent_s += solution.seconds
+    return solution if solution.values else None
