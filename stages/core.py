@@ -55,6 +55,8 @@ PUBLISHING: Final = "publishing"
 
 HELLO_BYTES: Final = MAX_CONTROL_BYTES // 4  # of held outputs in one message
 
+STOP_BEATS: Final = 600  # heartbeats that a step may go on after its task was cancelled
+
 # --- instructions ------------------------------------------------------------------------------------------------
 
 
@@ -148,6 +150,8 @@ class WorkerCore:
         self.head = 0  # incarnation last heard
         self.tasks: OrderedDict[TaskRef, Held] = OrderedDict()
         self.held: dict[str, HeldOutput] = {}
+        self.stop_beats = STOP_BEATS
+        self.stopping_beats = 0
         self._next: SetRole | None = None
         self._source: ModelSource | None = None
 
@@ -201,8 +205,13 @@ class WorkerCore:
         )
 
     def beat(self) -> list[Instruction]:
-        """Once a heartbeat."""
-        return [Send(Beat(self.head))]
+        """Once a heartbeat. While a task that was cancelled long ago still computes, there is none: the head replaces us.
+
+        Nobody else would notice, for the head has forgotten the task, and a thread that hangs cannot be ended.
+        """
+        stopping = any(h.cancelled and h.state == COMPUTING for h in self.tasks.values())
+        self.stopping_beats = self.stopping_beats + 1 if stopping else 0
+        return [] if self.stopping_beats > self.stop_beats else [Send(Beat(self.head))]
 
     def gap(self) -> list[Instruction]:
         """Frames from the head went missing."""

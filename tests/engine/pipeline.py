@@ -36,6 +36,7 @@ class Proc:
         self.wedged = False  # stopped, though the agent sees it run
         self.stalled = False  # its compute thread hangs; its link lives
         self.core = WorkerCore(worker, node, pid, synchronous=world.synchronous)
+        self.core.stop_beats = 20
         self.outbox: dict[str, bytes] = {}
         self.inputs: dict[str, bytes] = {}
         self.results: dict[str, bytes] = {}

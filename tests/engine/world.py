@@ -225,8 +225,6 @@ class World:
             assert self.clockwork.now < self.healthy_s + quiet_after_s + PATIENCE_S, (
                 f"never finished: {self._unfinished()}"
             )
-        for proc in [p for p in self.procs.values() if p.stalled and p.core.tasks]:
-            proc.die(-9)  # hangs with a cancelled task: until it is given another, only a person can tell
         self.clockwork.run(self.clockwork.now + REST_S)
         deadline = self.clockwork.now + SETTLE_S
         while not self._settled() and self.clockwork.now < deadline:
@@ -262,8 +260,8 @@ class World:
         assert not self.head.roster.draining
 
     def _settled(self) -> bool:
-        wedged = any(proc.alive and proc.wedged for proc in self.procs.values())
-        return self._slots() == self._wanted_slots() and not wedged
+        hangs = any(p.alive and (p.wedged or (p.stalled and p.core.tasks)) for p in self.procs.values())
+        return self._slots() == self._wanted_slots() and not hangs
 
     def _slots(self) -> list[str]:
         alive = [proc for proc in self.procs.values() if proc.alive]

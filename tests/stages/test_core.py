@@ -178,3 +178,14 @@ def test_completions_of_forgotten_tasks_change_nothing() -> None:
 
 def test_peers_are_passed_on() -> None:
     assert ready().message(wire.Peers(("k1", "k2"))) == [do.AllowPeers(("k1", "k2"))]
+
+
+def test_a_worker_that_cannot_stop_what_was_cancelled_no_longer_vouches_for_itself() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    assert all(core.beat() for _ in range(2 * do.STOP_BEATS))  # a long task is no reason
+    core.message(wire.Cancel(ref("a")))
+    assert all(core.beat() for _ in range(do.STOP_BEATS))
+    assert core.beat() == []
+    core.stopped(ref("a"))
+    assert core.beat() == [do.Send(wire.Beat(0))]
