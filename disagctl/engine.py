@@ -268,14 +268,16 @@ class Engine:
         worker.heard_s, worker.greeted, worker.phase, worker.pid = now, True, hello.phase, hello.pid
         self.sender.send(peer, wire.Welcome(self.incarnation))
         self.sender.send(peer, wire.Peers(self.peer_keys))
-        if worker.id in self.roster.draining:
+        if worker.node in self.roster.nodes and not self.ledger.holding and not self.roster.planned(worker):
+            self.roster.draining.setdefault(peer, now)  # it was started while its slot was still wished for
+        if peer in self.roster.draining:
             self.sender.send(peer, wire.Drain())
         else:
             self._give_role(worker)
         if hello.role == worker.role and hello.phase in ("ready", "draining"):
             worker.load_s = hello.load_s
             self.ledger.worker_ready(peer, worker.role, self.prefetch, now)
-            if hello.phase == "draining":
+            if hello.phase == "draining" or peer in self.roster.draining:
                 self.ledger.worker_draining(peer)
         elif peer in self.ledger.workers:
             self.ledger.worker_lost(peer, "it lost its role", ())

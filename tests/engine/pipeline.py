@@ -33,6 +33,7 @@ class Proc:
     def __init__(self, world: "World", node: str, slot: str, worker: str, pid: int) -> None:
         self.world, self.node, self.slot, self.id = world, node, slot, worker
         self.alive, self.stopped = True, False
+        self.loaded_s = float("inf")
         self.wedged = False  # stopped, though the agent sees it run
         self.stalled = False  # its compute thread hangs; its link lives
         self.core = WorkerCore(worker, node, pid, synchronous=world.synchronous)
@@ -142,6 +143,7 @@ class Proc:
     def _load(self, order: do.Load) -> None:
         rng = self.world.clockwork.rng
         took = rng.uniform(0.3, 2.0)
+        self.loaded_s = self.world.clockwork.now + took
         if self.world.faulty and rng.random() < 0.05:
             self.later(took, lambda: self.perform(self.core.load_failed(order.role, "no memory", fatal=False)))
         else:

@@ -148,8 +148,8 @@ class World:
         if head is None or head.asleep or self.replayed or self.clockwork.now - head.born_s < REST_S:
             return  # the order may be an earlier head's
         known = head.roster.workers.get(worker)
-        ready = known is not None and known.phase == "ready" and not known.doomed
-        assert not ready, f"{worker} is ended though it is {known}"
+        settled = self.clockwork.now - self.procs[worker].loaded_s > REST_S  # news of younger ones may be under way
+        assert known is None or known.doomed or not settled, f"{worker} is ended though it is {known}"
 
     # --- links ---
 
