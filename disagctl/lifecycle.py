@@ -69,7 +69,7 @@ def up(spec: Spec, *, wait_s: float | None, on_progress: OnStatus) -> ServiceRec
     check(spec)
     where = paths(spec.name)
     models = precheck.cards(spec)
-    with _locked(where):
+    with _locked(where), precheck.ports_lock():
         if where.record.exists():
             record = _update(where, spec)
         else:

@@ -1,10 +1,14 @@
 """What is said before anything starts: a port in use, a missing model folder, too little memory or disk."""
 
+import os
 import secrets
 import shutil
 import socket
 import ssl
-from collections.abc import Collection
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -120,6 +124,31 @@ def check_ports(record: ServiceRecord) -> None:
                 f"port {port} on {host} is in use", why=f"it is {record.name}'s, and another program listens there now",
                 next=f"end that program, then run up again; or disagctl down {record.name} -y", code="port_in_use",
             )  # fmt: skip
+
+
+@contextmanager
+def ports_lock(wait_s: float = 90.0) -> Iterator[None]:
+    """One at a time on this machine between choosing ports and listening on them; else two could choose the same.
+
+    An abstract socket's name is the lock: it leaves no file, and goes with its process. Where there are none, nobody waits,
+    and the second of two heads that start in the same moment says that its port is in use.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
+        end = time.monotonic() + wait_s
+        while True:
+            try:
+                lock.bind(f"\0disagctl-ports-{os.getuid()}")
+                break
+            except OSError as err:
+                if time.monotonic() > end:
+                    raise UsageError(
+                        "another service is still being started", next="wait for it to end", code="busy"
+                    ) from err
+                time.sleep(0.05)
+        yield
 
 
 def choose_port(host: str, wished: int | None, taken: Collection[int] = ()) -> int:
