@@ -43,7 +43,9 @@ class ArtifactStore:
         self._folder, self._inputs = artifacts, inputs
         self._parts = artifacts / "parts"
         self._parts.mkdir(mode=0o700, exist_ok=True)
-        for left in self._parts.iterdir():  # an upload does not survive the head; its worker still has the bytes
+        for left in self._parts.glob(
+            "*.new"
+        ):  # an upload under way does not survive the head; its worker has the bytes
             left.unlink()
         self._open: dict[str, _Upload] = {}
         self._maps: dict[str, memoryview] = {}
@@ -63,7 +65,7 @@ class ArtifactStore:
                     self._drop(key)
                 if len(self._open) >= MAX_OPEN_UPLOADS:
                     self._drop(next(iter(self._open)))
-                upload = self._open[key] = _Upload(self._part(key), total, checksum)
+                upload = self._open[key] = _Upload(self._part(key).with_suffix(".new"), total, checksum)
             if upload is None or upload.at != offset or (upload.total, upload.checksum) != (total, checksum):
                 return "bad_request"
             self._append(upload, data)
@@ -91,6 +93,7 @@ class ArtifactStore:
         if not good:
             upload.path.unlink(missing_ok=True)
             return "bad_request"
+        upload.path.replace(self._part(key))  # whole: the next head may publish it
         return "stored"
 
     def _drop(self, key: str) -> None:

@@ -224,6 +224,7 @@ class Pipeline:
     def _publish_result(self, ref: TaskRef, result: Parcel | File, seconds: float | None) -> None:
         offer: Offer | None = None
         artifact: Artifact | None = None
+        self._stop.discard(ref)  # a cancel that came after the last step
         try:
             if isinstance(result, File):
                 artifact = self._store(ref, result)
