@@ -14,6 +14,7 @@ import psutil
 
 from disagctl import lifecycle
 from disagctl.admin_client import head_status
+from disagctl.precheck import free_ports
 from disagctl.spec import parse_spec
 from disagctl.state import ServicePaths, ServiceRecord, paths, read_record
 from disagctl.views import StatusView, WorkerView
@@ -145,6 +146,8 @@ class Service:
 @contextmanager
 def service(home: Path, text: str) -> Iterator[Service]:
     """Up, and down whatever happens."""
+    # Homes of their own do not know of each other's services, so a default port could go to another test's meanwhile.
+    text += f"\napi: {{port: {free_ports('127.0.0.1', 1, ())[0]}}}\n"
     before = os.environ.get("DISAGCTL_HOME")
     os.environ["DISAGCTL_HOME"] = str(home)
     running: Service | None = None
