@@ -7,14 +7,29 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from planner.domain import Role
+from planner.domain import Offer, Role
+
+
+class NodeWish(msgspec.Struct, frozen=True):
+    """``count`` nodes of one kind. ``key`` names the wish and stays the same while its count changes.
+
+    ``offers``: in the order in which to try them when one has no capacity; the first is what the plan meant.
+    """
+
+    key: str
+    offers: tuple[Offer, ...]
+    count: int
 
 
 class NodeRoom(msgspec.Struct, frozen=True):
-    """A node that can hold workers: its GPUs (indices), or none, and then any number of CPU workers."""
+    """A node that can hold workers: its GPUs (indices), or none, and then any number of CPU workers.
+
+    ``accelerator``: the type of its GPUs, "" where none was asked for (``infra: local``).
+    """
 
     node: str
     gpus: tuple[int, ...] = ()
+    accelerator: str = ""
 
 
 class SlotPlan(msgspec.Struct, frozen=True):
