@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
+from disagctl.routes import Routes
 from planner.domain import Role, TaskRef
 from planner.run import effects as fx
 from planner.run.ledger import Ledger
@@ -64,6 +65,8 @@ class Engine:
         self.sender: Sender
         self.desk: Desk
         self.durations: dict[Role, list[float]] = {}
+        self.routes = Routes(roster)
+        self.remembered: dict[Role, list[int]] = {}  # tasks whose result was computed, and remembered
         self._holding: dict[str, dict[TaskRef, wire.HeldOutput]] = {}  # told before the Hello that they belong to
         self._awake_s: float | None = None
         self._wishes_due = False
@@ -146,6 +149,9 @@ class Engine:
                 return
             fresh = node not in self.roster.nodes
             self.roster.node_hello(message, now)
+            if message.note and message.note != self.routes.notes.get(node):
+                self.routes.notes[node] = message.note
+                self.desk.event("transport", f"{node}: {message.note}")
             if fresh:
                 gpus = f"{len(message.gpus)} GPU(s)" if message.gpus else "no GPU"
                 self.desk.event("node_up", f"{node}: {message.cpus} CPUs, {gpus}")
@@ -207,6 +213,8 @@ class Engine:
     def _worker_gone(self, vitals: wire.WorkerVitals, why: str) -> None:
         known = self.roster.workers.get(vitals.worker)
         self.roster.forget(vitals.worker)
+        self.routes.left(vitals.worker)
+        self._tell_reach()
         self._holding.pop(vitals.worker, None)
         if known is not None and not known.doomed and not self.roster.planned(known):  # its agent would start it anew
             self._wishes_of[known.node] = None
@@ -234,7 +242,8 @@ class Engine:
         worker.heard_s = now
         self.ledger.seen(peer, now)
         match message:
-            case wire.Done():
+            case wire.Done(ref=ref):
+                self.ledger.started(peer, ref, now)  # of a short task, word of its start may have been left out
                 self._done(worker, message)
             case wire.Started(ref=ref):
                 self.ledger.started(peer, ref, now)
@@ -246,9 +255,8 @@ class Engine:
                 self._beat(worker)
             case wire.Failed(ref=ref):
                 self._failed(worker, message)
-            case wire.InputLost(ref=ref, key=key, message=text):
-                self.desk.event("input_lost", f"{ref.request}: {peer} could not get the input of {ref.stage}")
-                self.ledger.input_lost(peer, ref, key, text)
+            case wire.InputLost():
+                self._input_lost(peer, message)
             case wire.Returned(ref=ref):
                 self.ledger.returned(peer, ref)
             case wire.RoleReady():
@@ -268,6 +276,8 @@ class Engine:
         worker.heard_s, worker.greeted, worker.phase, worker.pid = now, True, hello.phase, hello.pid
         self.sender.send(peer, wire.Welcome(self.incarnation))
         self.sender.send(peer, wire.Peers(self.peer_keys))
+        self.routes.joined(peer)
+        self._tell_reach()
         if worker.node in self.roster.nodes and not self.ledger.holding and not self.roster.planned(worker):
             self.roster.draining.setdefault(peer, now)  # it was started while its slot was still wished for
         if peer in self.roster.draining:
@@ -285,6 +295,20 @@ class Engine:
         held = self._holding.pop(peer, {}) | {h.ref: h for h in hello.held}
         outputs = [(h.ref, h.offer or h.artifact) for h in held.values()]
         self.ledger.resync(peer, tasks, outputs, now)
+
+    def _tell_reach(self) -> None:
+        """Which routes their offers need: each worker for which that has changed."""
+        for worker, reach in self.routes.news():
+            self.sender.send(worker, reach)
+
+    def _input_lost(self, peer: str, message: wire.InputLost) -> None:
+        ref = message.ref
+        self.desk.event("input_lost", f"{ref.request}: {peer} could not get the input of {ref.stage}")
+        source = self.ledger.source_of(ref)
+        if message.unreachable and source is not None and self.routes.cut_off(source):
+            self.desk.event("transport", f"{peer} cannot reach {source}: its outputs go through the store as well")
+            self._tell_reach()
+        self.ledger.input_lost(peer, ref, message.key, message.message)
 
     def _give_role(self, worker: WorkerState) -> None:
         source = self.sources.get(worker.role.model)
@@ -327,13 +351,19 @@ class Engine:
 
     def _done(self, worker: WorkerState, message: wire.Done) -> None:
         result = message.offer or message.artifact
+        source = self.ledger.source_of(message.ref)
+        if source is not None:
+            self.routes.used(source, worker.id, message.via)
         if result is None:
             self.ledger.failed(worker.id, message.ref, "protocol", "a result without content", retry=True)
-        elif self.ledger.done(worker.id, message.ref, result, message.seconds):
-            recent = self.durations.setdefault(worker.role, [])
-            recent.append(message.seconds)
-            if len(recent) > 512:
-                del recent[:256]
+        elif self.ledger.done(worker.id, message.ref, result, message.seconds, message.fetch_s):
+            if message.cached is not None:
+                self.remembered.setdefault(worker.role, [0, 0])[message.cached] += 1
+            if not message.cached:
+                recent = self.durations.setdefault(worker.role, [])
+                recent.append(message.seconds)
+                if len(recent) > 512:
+                    del recent[:256]
             self.desk.progress(message.ref.request)
         elif message.artifact is not None and not message.artifact.data:
             self.desk.discard_upload(message.ref)

@@ -20,6 +20,7 @@ from disagctl.spec import Spec
 from disagctl.state import ServiceRecord
 from stages.hardware import gpus
 from stages.models.base import ModelCard, ModelError
+from stages.transport.relay import RelayError, check_store
 
 FIRST_PORT: Final = 8460
 PORTS_TRIED: Final = 40
@@ -27,7 +28,6 @@ OWN_PORTS: Final = range(20_000, 32_000)
 MIN_DISK_BYTES: Final = 512 << 20
 WORKER_BYTES: Final = 150 << 20  # a worker process without torch is far below, with torch and diffusers loaded above
 TORCH_BYTES: Final = 420 << 20
-MODES: Final = ("auto", "inline", "shm", "zmq")
 
 
 def cards(spec: Spec) -> dict[str, ModelCard]:
@@ -57,13 +57,16 @@ def check_infra(spec: Spec) -> None:
 
 
 def check_transport(spec: Spec) -> None:
-    """Only what this version implements."""
-    mode = spec.transport.mode
-    if mode not in MODES:
-        raise InfeasibleError(
-            f"transport.mode {mode} is not in this version", why=f"it has {', '.join(MODES)}",
-            next="set transport: {mode: auto}", code="transport_unsupported",
-        )  # fmt: skip
+    """A store that tensors are to go through must take and give; and what this version does not have."""
+    transport = spec.transport
+    if transport.relay:
+        try:
+            check_store(transport.relay)
+        except RelayError as err:
+            raise UsageError(
+                f"transport.relay {transport.relay} cannot be used", why=str(err),
+                next="check the URL and its credentials", code="relay_failed",
+            ) from err  # fmt: skip
     if spec.artifacts.store != "head":
         raise InfeasibleError(
             f"artifacts.store {spec.artifacts.store} is not in this version", why="results are kept on the head's disk",

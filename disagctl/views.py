@@ -37,6 +37,8 @@ class StageView(msgspec.Struct):
     seconds_per_request: float | None = None
     p95_s: float | None = None
     slo_attainment: float | None = None
+    computed: int = 0  # of a stage with a cache: results it computed, and results it had remembered
+    remembered: int = 0
 
 
 class NodeView(msgspec.Struct):
@@ -68,7 +70,7 @@ class WorkerView(msgspec.Struct):
 
 
 class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
-    """How tensors travel between two stages, and why so."""
+    """How tensors travel between two workers (before any did: between two stages), and why so."""
 
     source: str
     target: str

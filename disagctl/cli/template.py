@@ -101,7 +101,7 @@ _REST = """
 # bundles: true              # may stages share a GPU?
 # placement: {cross_cloud: false}
 # policy: {dispatch: fifo, scaling: hybrid}     # scaling: hybrid | reactive | predict | static
-# pipeline: {mode: async, prefetch: 2}          # overlap receiving, computing and sending
+# pipeline: {mode: async, encoder_cache: true}  # overlap receiving, computing and sending; encode a prompt once
 # transport: {mode: auto, trusted_networks: []} # auto | inline | shm | zmq | mooncake | relay
 # artifacts: {store: head, ttl: 7d, max_gib: 50}
 # catalog: prices.csv

@@ -14,6 +14,7 @@ from disagctl.spec.suggest import did_you_mean
 NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")  # also part of host names, ids and folder names
 _SECRET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _BUCKET: Final = re.compile(r"(?:s3|gs)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](?:/[A-Za-z0-9._/-]*)?")
+_STORE: Final = re.compile(r"[a-z0-9+]+://\S+")
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _MAX_SHAPES: Final = 256
 _SHARE_SLACK: Final = 0.01
@@ -29,6 +30,7 @@ def check(spec: Spec, tree: Map, *, check_files: bool) -> None:
     _stages(spec, tree)
     check_infra(spec, tree, check_files=check_files)
     _networks(spec, tree)
+    _transport(spec, tree)
     if spec.artifacts.store != "head" and not _BUCKET.fullmatch(spec.artifacts.store):
         line = line_of(tree, "artifacts", "store")
         raise Problem(line, f"store cannot be {shown(spec.artifacts.store)}", "it is head, s3://bucket or gs://bucket")
@@ -86,6 +88,20 @@ def _networks(spec: Spec, tree: Map) -> None:
         except ValueError as err:
             line = line_of(tree, "transport", "trusted_networks", i)
             raise Problem(line, f"{shown(network)} is not a network", "write it as 10.0.0.0/8") from err
+
+
+def _transport(spec: Spec, tree: Map) -> None:
+    transport, line = spec.transport, line_of(tree, "transport", "mode")
+    if transport.mode == "mooncake" and not transport.trusted_networks:
+        why = "Mooncake lets in everybody who can reach it"
+        raise Problem(line, "mode mooncake needs trusted_networks", why, "name them, such as [10.0.0.0/8]")
+    if transport.mode == "relay" and not transport.relay:
+        raise Problem(line, "mode relay needs a store", "tensors go through it", "set relay: s3://BUCKET/PREFIX")
+    if transport.relay is not None and not _STORE.fullmatch(transport.relay):
+        line = line_of(tree, "transport", "relay")
+        raise Problem(
+            line, f"{shown(transport.relay)} is not a store", "write it as s3://BUCKET/PREFIX or file:///FOLDER"
+        )
 
 
 def _api(spec: Spec, tree: Map) -> None:

@@ -124,10 +124,11 @@ class Policy(_Section):
 
 
 class Pipeline(_Section):
-    """Whether a worker overlaps receiving, computing and sending; ``prefetch``: tasks it may hold besides."""
+    """Whether a worker overlaps receiving, computing and sending; ``prefetch``: tasks it may hold besides, at least."""
 
     mode: Literal["async", "sync"] = "async"
     prefetch: Annotated[int, Meta(ge=1, le=16)] = 2
+    encoder_cache: bool = True
 
 
 class Transport(_Section):
@@ -135,6 +136,8 @@ class Transport(_Section):
 
     mode: Literal["auto", "inline", "shm", "zmq", "mooncake", "relay"] = "auto"
     trusted_networks: list[str] = field(default_factory=list)
+    mooncake: Literal["tcp", "rdma"] = "tcp"
+    relay: str | None = None  # an fsspec URL
 
 
 class Artifacts(_Section):

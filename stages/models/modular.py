@@ -81,6 +81,7 @@ class ModularStage:
         self.device = device
         self.pipeline = pipeline
         self.peak_bytes = peak_bytes(device)
+        self.ignores = _ignored(plan)
         self._guidance = Guidance(pipeline)
 
     def start(self, params: dict[str, Any], inputs: Parcel | None) -> Job:
@@ -166,6 +167,15 @@ def encode_result(result: Any, card: ModelCard, params: dict[str, Any]) -> File:
     if card.modality == "video":
         return encode_video(pixels, params.get("fps") or card.defaults.get("fps"), params.get("output_format"))
     return encode_image(pixels, params.get("output_format"))
+
+
+def _ignored(plan: StagePlan) -> frozenset[str] | None:
+    """Request fields that the encode stage's output does not depend on: the seed, unless one of its blocks draws from it."""
+    if plan.stage != STAGES[0]:
+        return None
+    taken = {item.name for _, block in plan.leaves for item in block.inputs}
+    inputs = {"fps": "fps", "output_format": "output_format", "seed": GENERATOR}
+    return frozenset(field for field, name in inputs.items() if name not in taken)
 
 
 def _blaming_request(call: Callable[[], T]) -> T:

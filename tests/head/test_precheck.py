@@ -57,6 +57,14 @@ def test_a_folder_that_is_no_model(tmp_path: Path, home: Path) -> None:
     assert nothing_was_made(home)
 
 
+def test_a_store_that_takes_nothing(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError) as caught:
+        up(spec(tmp_path, f"transport: {{mode: relay, relay: 'file://{tmp_path}/file/below'}}"))
+    assert caught.value.error_code == "relay_failed"
+    assert nothing_was_made(home)
+
+
 def test_too_little_memory(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     little = SimpleNamespace(available=1 << 20, total=1 << 30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
@@ -78,7 +86,6 @@ def test_too_little_disk(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
     ("more", "code"),
     [
         ("infra: aws", "infra_unsupported"),
-        ("transport: {mode: mooncake}", "transport_unsupported"),
         ("artifacts: {store: 's3://bucket/x'}", "store_unsupported"),
     ],
 )
