@@ -54,7 +54,7 @@ class Engine:
         ledger: Ledger,
         roster: Roster,
         incarnation: int,
-        sources: dict[str, wire.ModelSource],
+        sources: dict[Role, wire.ModelSource],
         prefetch: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -287,7 +287,7 @@ class Engine:
         self.ledger.resync(peer, tasks, outputs, now)
 
     def _give_role(self, worker: WorkerState) -> None:
-        source = self.sources.get(worker.role.model)
+        source = self.sources.get(worker.role)
         if source is not None and not worker.fatal:
             self.sender.send(worker.id, wire.SetRole(worker.role, source))
 

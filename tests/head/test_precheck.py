@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from disagctl import lifecycle
+from disagctl import lifecycle, precheck
 from disagctl.errors import InfeasibleError, SpecError, UsageError
 from disagctl.spec import Spec, parse_spec
 
@@ -54,6 +54,19 @@ def test_a_folder_that_is_no_model(tmp_path: Path, home: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SpecError, match=r"service\.yaml:3: .*model_index\.json"):
         up(spec(tmp_path, model="./empty"))
+    assert nothing_was_made(home)
+
+
+def test_what_cannot_be_held_so(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "flux"
+    model.mkdir()
+    (model / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    for precision, missing, why in (("int8", True, "torchao is not installed"), ("nf4", False, "on GPUs only")):
+        monkeypatch.setattr(precheck, "find_spec", lambda _, missing=missing: None if missing else object())
+        monkeypatch.setattr(precheck, "gpus", tuple)
+        with pytest.raises(InfeasibleError, match=why) as caught:
+            up(spec(tmp_path, f"stages: {{denoise: {{precision: {precision}}}}}", model="./flux"))
+        assert caught.value.error_code == "precision_unsupported"
     assert nothing_was_made(home)
 
 
