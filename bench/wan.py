@@ -101,10 +101,9 @@ async def requests_per_s(here: Host, there: Host, seconds: float) -> float:
     """Requests a second once the pipeline is full, encode here and decode there."""
     head = KeyPair(*keys())
     pairs = {stage: keys() for stage in STAGES}
-    engine = Engine(
-        Ledger(1), Roster({Role("m", stage): 1 for stage in STAGES}), 1,
-        {"m": ModelSource("m", "synthetic", options=msgspec.json.encode(OPTIONS))}, 2,
-    )  # fmt: skip
+    wanted = {Role("m", stage): 1 for stage in STAGES}
+    source = ModelSource("m", "synthetic", options=msgspec.json.encode(OPTIONS))
+    engine = Engine(Ledger(1), Roster(wanted), 1, dict.fromkeys(wanted, source), 2)
     desk = Desk(engine)
     with socket.socket() as probe:
         probe.bind((here.address, 0))

@@ -55,7 +55,7 @@ class Engine:
         ledger: Ledger,
         roster: Roster,
         incarnation: int,
-        sources: dict[str, wire.ModelSource],
+        sources: dict[Role, wire.ModelSource],
         prefetch: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -311,7 +311,7 @@ class Engine:
         self.ledger.input_lost(peer, ref, message.key, message.message)
 
     def _give_role(self, worker: WorkerState) -> None:
-        source = self.sources.get(worker.role.model)
+        source = self.sources.get(worker.role)
         if source is not None and not worker.fatal:
             self.sender.send(worker.id, wire.SetRole(worker.role, source))
 

@@ -10,7 +10,7 @@ _used = 0
 
 
 def token_bytes(count: int) -> bytes:
-    """``count`` random bytes (at most a page), never given out again. On the event loop's thread only; not for secrets that outlive a fork."""
+    """``count`` random bytes (at most a page), each given out once. On the event loop's thread only, never after a fork."""
     global _page, _used  # noqa: PLW0603  # the page is the point
     if _used + count > len(_page):
         _page, _used = os.urandom(PAGE_BYTES), 0

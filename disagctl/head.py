@@ -41,7 +41,7 @@ from disagctl.views import EventView, StatusView
 from planner.domain import Role
 from planner.run.ledger import Ledger
 from stages.logfile import LogFile
-from stages.protocol import LEASE_S, Bootstrap, Enrolled
+from stages.protocol import LEASE_S, Bootstrap, Enrolled, ModelSource
 from stages.transport.data_server import DataServer
 from stages.transport.relay import RelayError, remove_prefix, stored_workers
 from stages.transport.segments import remove_service
@@ -73,7 +73,7 @@ class Head(FrontDesk):
             Ledger(0),
             Roster(wanted_roles(self.spec, models, store)),
             0,
-            {entry.name: self.spec.source(entry) for entry in self.spec.models},
+            sources_of(self.spec, models),
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
         )
         self.events_log = EventLog(store)
@@ -326,6 +326,12 @@ def tls_of(spec: Spec) -> ssl.SSLContext | None:
 def model_infos(spec: Spec, created_at: float) -> list[ModelInfo]:
     """The spec's models with what is known of them without weights."""
     return [ModelInfo(m.name, m.id, card_of(spec.source(m)), created_at) for m in spec.models]
+
+
+def sources_of(spec: Spec, models: list[ModelInfo]) -> dict[Role, ModelSource]:
+    """What the workers of each role are told to load."""
+    stages = {model.name: model.card.stages for model in models}
+    return {Role(m.name, stage): spec.source(m, stage) for m in spec.models for stage in stages[m.name]}
 
 
 def wanted_roles(spec: Spec, models: list[ModelInfo], store: Store | None) -> dict[Role, int]:

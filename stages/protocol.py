@@ -28,7 +28,8 @@ class ModelSource(msgspec.Struct, frozen=True):
     revision: str | None = None
     dtype: str = "auto"
     adapter: str | None = None  # entry-point name in ``disagctl.adapters``; None = the first that supports it
-    options: bytes = b"{}"  # JSON the adapter understands (the synthetic model's stages; CPU offload …)
+    options: bytes = b"{}"  # JSON the adapter understands (the synthetic model's stages; the experts as stages …)
+    precision: str = "auto"  # of the stage the source is told for: a name of planner.precision; auto: by ``dtype``
 
 
 # --- tensors in flight -------------------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ import re
 from typing import Final
 
 from disagctl.spec.check_models import check_models, known_stages
+from disagctl.spec.check_resources import check_resources
 from disagctl.spec.infra import check_infra
 from disagctl.spec.locate import is_file
 from disagctl.spec.nodes import Map, Problem, line_of, shown
 from disagctl.spec.schema import Spec, Workload
 from disagctl.spec.suggest import did_you_mean
+from planner.precision import unfit
 
 NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")  # also part of host names, ids and folder names
 _SECRET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -28,6 +30,8 @@ def check(spec: Spec, tree: Map, *, check_files: bool) -> None:
     check_models(spec, tree, check_files=check_files)
     _workloads(spec, tree, check_files)
     _stages(spec, tree)
+    check_resources(spec, tree)
+    _precisions(spec, tree)
     check_infra(spec, tree, check_files=check_files)
     _networks(spec, tree)
     _transport(spec, tree)
@@ -79,6 +83,17 @@ def _stages(spec: Spec, tree: Map) -> None:
         if key not in names and key not in roles:
             near = did_you_mean(key, [*names, *roles] if "." in key else sorted(names))
             raise Problem(line_of(tree, "stages", key), f"no model here has a stage {shown(key)}", near)
+
+
+def _precisions(spec: Spec, tree: Map) -> None:
+    for key, wish in spec.stages.items():
+        line = line_of(tree, "stages", key, "precision")
+        if not wish.precisions:
+            raise Problem(line, "precision is an empty list", next="leave it out, or write such as [bf16, int8]")
+        for precision in wish.precisions:
+            problem = unfit(precision, key.rpartition(".")[2])
+            if problem:
+                raise Problem(line, problem)
 
 
 def _networks(spec: Spec, tree: Map) -> None:

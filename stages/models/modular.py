@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import torch
 
+from stages.models import experts
 from stages.models import snapshot as snapshots
 from stages.models.base import File, Job, ModelCard, ModelError, RequestError, StageModel
 from stages.models.blocks import StagePlan, open_pipeline, plan_stage
@@ -27,6 +28,7 @@ from stages.models.loading import (
     prepare_process,
 )
 from stages.models.media import encode_image, encode_video, to_uint8
+from stages.models.quantise import check_precision
 from stages.models.state import (
     GENERATOR,
     initial_state,
@@ -58,18 +60,19 @@ class ModularAdapter:
 
     def card(self, source: ModelSource, folder: Path | None = None) -> ModelCard:
         """From the repository's JSON files."""
-        return read_card(folder or configs(source))
+        return read_card(folder or configs(source), source.options)
 
     def load(self, source: ModelSource, stage: str, device: str) -> StageModel:
         """Load the components that the stage's blocks expect. Raises ModelError."""
         where = parse_device(device)
         prepare_process(where)
         folder = configs(source)
-        card = read_card(folder)
+        card = read_card(folder, source.options)
+        check_precision(source.precision, stage, where)
         full = open_pipeline(folder)
         plan = plan_stage(full, card.workflow, stage)
         fetch(source, folder, needed_components(full, plan))
-        return ModularStage(card, plan, load_stage(full, plan, folder, source.dtype, where), where)
+        return ModularStage(card, plan, load_stage(full, plan, folder, source, where), where)
 
 
 class ModularStage:
@@ -87,6 +90,8 @@ class ModularStage:
     def start(self, params: dict[str, Any], inputs: Parcel | None) -> Job:
         """Begin a request. Raises RequestError for what the model cannot do."""
         check(params, self.card)
+        if self.plan.stage == experts.LOW and inputs is not None:
+            return self.resume(params, inputs)  # what the other expert hands on is its snapshot
         initial = self._initial(params)
         wire: dict[str, Any] = {}
         if self.plan.stage == STAGES[0]:
@@ -100,14 +105,14 @@ class ModularStage:
             state.set(GENERATOR, make_generator(params, wire))
         stepper = Stepper(self.pipeline, self.plan.leaves, state)
         _blaming_request(stepper.prepare)
-        return ModularJob(self, params, initial, stepper)
+        return self._job(params, initial, stepper)
 
     def resume(self, params: dict[str, Any], snapshot: Parcel) -> Job:
         """Go on from a snapshot of this stage, taken here or by another worker."""
         initial = self._initial(params)
         stepper = Stepper(self.pipeline, self.plan.leaves, initial_state(self.plan, {}, {}))
         snapshots.restore(stepper, snapshot, self.device)
-        return ModularJob(self, params, initial, stepper)
+        return self._job(params, initial, stepper)
 
     def unload(self) -> None:
         """Drop the weights."""
@@ -115,6 +120,12 @@ class ModularStage:
         self._guidance = Guidance(None)
         gc.collect()
         free(self.device)
+
+    def _job(self, params: dict[str, Any], initial: dict[str, Any], stepper: Stepper) -> "ModularJob":
+        if self.plan.stage != experts.HIGH:
+            return ModularJob(self, params, initial, stepper)
+        stepper.stop_at(experts.first_steps(self.pipeline, stepper.block_state.timesteps))
+        return FirstExpertJob(self, params, initial, stepper)
 
     def _initial(self, params: dict[str, Any]) -> dict[str, Any]:
         """Set the request's guidance, and collect the values it begins with."""
@@ -159,6 +170,14 @@ class ModularJob:
             return write_wire(self._model.plan, state, self._initial, self._params, self._model.device)
         result = next(state.values[name] for name in _RESULTS if state.values.get(name) is not None)
         return encode_result(result, self._model.card, self._params)
+
+
+class FirstExpertJob(ModularJob):
+    """The steps down to the boundary."""
+
+    def finish(self) -> Parcel | File:
+        """The snapshot at the boundary, which the second expert takes up."""
+        return self.snapshot()
 
 
 def encode_result(result: Any, card: ModelCard, params: dict[str, Any]) -> File:

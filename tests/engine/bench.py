@@ -21,7 +21,7 @@ class Bench:
     def __init__(self, count: int = 1) -> None:
         self.now = 0.0
         self.ledger, self.roster = Ledger(1), Roster({ENCODE: count})
-        self.engine = Engine(self.ledger, self.roster, 1, {"m": SOURCE}, 2, lambda: self.now)
+        self.engine = Engine(self.ledger, self.roster, 1, {ENCODE: SOURCE}, 2, lambda: self.now)
         self.engine.sender, self.engine.desk = self, self
         self.sent: dict[str, list[wire.HeadMessage | wire.AgentOrder]] = defaultdict(list)
         self.events: list[str] = []
