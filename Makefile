@@ -8,6 +8,7 @@ ARGS   ?=
 BIN    := .venv/bin
 WORKER := .venv/.stamp-worker
 DEV    := .venv/.stamp-dev
+RAY    := .venv-ray/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input --progress-bar off -c constraints.txt
 
 export PYTHONUNBUFFERED := 1
@@ -30,8 +31,8 @@ test: $(DEV) ## the tests, all but the slow ones
 test-families: $(DEV) ## every model family, bit for bit, as stages and in one process
 	@$(BIN)/python -m pytest -q -m families $(ARGS)
 
-bench: $(DEV) ## the benchmarks, one JSON object a line
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(DEV) $(RAY) ## the benchmarks, one JSON object a line, and docs/benchmarks.md (ARGS='--long', ARGS='--only cache')
+	@$(BIN)/python -m bench --write docs/benchmarks.md $(ARGS)
 
 soak: $(DEV) ## real processes under load while things are killed at random (ten minutes; ARGS='--minutes 60 --seed 7')
 	@$(BIN)/python -m tests.soak $(ARGS)
@@ -57,8 +58,8 @@ clean: ## remove caches, build artefacts and outputs (.venv stays)
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .tiny-models quickstart-output
 	@find . -name .venv -prune -o -name .git -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
 
-distclean: clean ## clean, and remove .venv
-	@rm -rf .venv
+distclean: clean ## clean, and remove .venv and .venv-ray
+	@rm -rf .venv .venv-ray
 
 test test-families: export OMP_NUM_THREADS ?= 1
 
@@ -83,3 +84,10 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing disagctl, a CPU worker and the development tools into .venv (about a minute the first time) ..." >&2
 	@$(PIP) -e '.[worker-cpu,dev]'
 	@touch $(WORKER) $@
+
+# The peer of the benchmarks, in an environment of its own: it pins what we do not. Without it they run all the same.
+$(RAY): | $(BIN)/python
+	@echo "installing Ray Serve, to compare with, into .venv-ray ..." >&2
+	@"$(PYTHON)" -m venv .venv-ray
+	@.venv-ray/bin/python -m pip --disable-pip-version-check install -qq --no-input --progress-bar off 'ray[serve]==2.60.0' \
+	  && touch $@ || { rm -rf .venv-ray; echo "Ray Serve cannot be installed here: its figures will be missing" >&2; }

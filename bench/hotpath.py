@@ -1,8 +1,10 @@
 """The head's hot path with zero-time stages: throughput with 64 in flight, latency with one, in process and over HTTP.
 
 "In process" is the gateway's own way: its decoder, its checks, a durable row, the dispatcher; only HTTP itself is left out.
+``python -m bench.hotpath [--seconds N]`` prints every figure beside its peer of the same run.
 """
 
+import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,6 +23,7 @@ from disagctl.gateway.fields import ImageBody
 from disagctl.gateway.jobs import new_job, submit
 from disagctl.gateway.limits import Limits
 from disagctl.head import Head
+from disagctl.settings import use_fast_loop
 
 BODY = b'{"prompt": "a red circle", "size": "64x64", "num_inference_steps": 4}'
 DECODER = msgspec.json.Decoder(ImageBody)
@@ -95,3 +98,17 @@ async def http_load(head: Head, in_flight: int, seconds: float) -> float:
     )  # fmt: skip
     out, _ = await process.communicate()
     return float(out)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m bench.hotpath", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8.0, help="duration of each load")
+    args = parser.parse_args()
+    use_fast_loop()
+    for figure in asyncio.run(measure(args.seconds)):
+        print(figure.line(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -96,9 +96,9 @@ async def run(mode: str, seconds: float, wanted: Faults | None = None, nbytes: i
         return Run(per_s, min(stage.ready / (stage.seconds_per_request or UNIT_S) for stage in stages))
 
 
-async def measure(seconds: float) -> list[Figure]:
-    """Efficiency, and what jitter, faults and a narrow network leave of it."""
-    clean = await run("async", seconds)
+async def measure(seconds: float, clean_s: float | None = None) -> list[Figure]:
+    """Efficiency, and what jitter, faults and a narrow network leave of it. ``clean_s``: of the run without any of these."""
+    clean = await run("async", clean_s or seconds)
     jittered, bad = await run("async", seconds, JITTER), await run("async", seconds, BAD)
     narrow = await run("async", seconds, NARROW, NARROW_BYTES)
     sync, sync_jittered = await run("sync", seconds), await run("sync", seconds, JITTER)
@@ -122,9 +122,10 @@ async def measure(seconds: float) -> list[Figure]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.pipeline", description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0, help="duration of each of the six runs")
+    parser.add_argument("--clean", type=float, help="duration of the run without jitter and faults, if another")
     args = parser.parse_args()
     use_fast_loop()
-    for figure in asyncio.run(measure(args.seconds)):
+    for figure in asyncio.run(measure(args.seconds, args.clean)):
         print(figure.line(), flush=True)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,8 +24,13 @@ MIB8 = ZERO.replace("encode: {}, denoise: {}", "encode: {out_bytes: 8388608}, de
 
 
 @asynccontextmanager
-async def running(text: str, ready_s: float = 60.0) -> AsyncIterator[Head]:
-    """Bring a service up from a spec's text in a home of its own; take it down and leave nothing."""
+async def running(
+    text: str, ready_s: float = 60.0, prepare: Callable[[Head], None] | None = None
+) -> AsyncIterator[Head]:
+    """Bring a service up from a spec's text in a home of its own; take it down and leave nothing.
+
+    ``prepare`` sees the head when its sockets are bound and nothing runs yet.
+    """
     with tempfile.TemporaryDirectory(prefix="disagctl-bench-") as home:
         before = os.environ.get("DISAGCTL_HOME")
         os.environ["DISAGCTL_HOME"] = home
@@ -34,6 +39,8 @@ async def running(text: str, ready_s: float = 60.0) -> AsyncIterator[Head]:
             where = paths(spec.name)
             create(where, spec)
             head = Head(where)
+            if prepare is not None:
+                prepare(head)
             task = asyncio.create_task(head.run())
             try:
                 await _ready(head, task, ready_s)

@@ -104,8 +104,14 @@ class Engine:
 
     def act(self) -> None:
         """Perform what the ledger wants done."""
+        released: dict[str, list[str]] = {}
         for effect in self.ledger.effects(self.clock()):
-            self._perform(effect)
+            if isinstance(effect, fx.Release):
+                released.setdefault(effect.worker, []).append(effect.key)
+            else:
+                self._perform(effect)
+        for worker, keys in released.items():
+            self.sender.send(worker, wire.Release(tuple(keys)))
         if self._wishes_of and not self.ledger.holding:
             for node in self._wishes_of:
                 if node in self.roster.nodes:  # one that has not reported yet goes on as it was told
@@ -386,8 +392,6 @@ class Engine:
             case fx.Assign():
                 task = wire.Task(effect.ref, effect.model, effect.attempt, effect.payload, effect.input)
                 self.sender.send(effect.worker, wire.Assign(task))
-            case fx.Release(worker=worker, key=key):
-                self.sender.send(worker, wire.Release((key,)))
             case fx.CancelTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Cancel(ref))
             case fx.Publish():

@@ -5,7 +5,8 @@ A job has one item a picture (or video); an item is what the ledger calls a requ
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -187,7 +188,8 @@ class JobBook:
         return min(99.0, done + shares[request.at] * part)
 
 
-def _shares(stages: Sequence[str]) -> list[float]:
+@lru_cache(maxsize=64)
+def _shares(stages: tuple[str, ...]) -> list[float]:
     rest = 100.0 - sum(STAGE_SHARE.get(stage, 0.0) for stage in stages)
     others = sum(stage not in STAGE_SHARE for stage in stages)
     return [STAGE_SHARE.get(stage, rest / max(1, others)) for stage in stages]

@@ -60,6 +60,7 @@ class Roster:
         self.wanted = dict(wanted)
         self.nodes: dict[str, NodeState] = {}
         self.workers: dict[str, WorkerState] = {}
+        self._of_node: dict[str, dict[str, WorkerState]] = {}
         self.draining: dict[str, float] = {}  # worker → since when
         self.expected: set[str] = set()  # nodes an earlier head had, and that have not reported to this one
         self.plans: list[SlotPlan] = []
@@ -89,26 +90,30 @@ class Roster:
         if known is None:
             slot = split_worker_id(worker_id)[1]
             known = self.workers[worker_id] = WorkerState(worker_id, node, slot, slot_role(slot))
+            self._of_node.setdefault(node, {})[worker_id] = known
         return known
 
     def node_lost(self, node: str) -> list[str]:
         """A node is gone: its workers' ids, forgotten."""
         self.nodes.pop(node, None)
         self.expected.discard(node)
-        gone = [w.id for w in self.workers.values() if w.node == node]
+        gone = list(self._of_node.get(node, ()))
         for worker in gone:
             self.forget(worker)
+        self._of_node.pop(node, None)
         return gone
 
     def forget(self, worker: str) -> None:
         """The process is gone."""
-        self.workers.pop(worker, None)
+        known = self.workers.pop(worker, None)
+        if known is not None:
+            self._of_node[known.node].pop(worker, None)
         self.draining.pop(worker, None)
 
     def vanished(self, node: str, present: set[str], silent_since: float) -> list[str]:
         """Workers that the node's agent does not list and that have not been heard since: how they ended was not heard."""
-        mine = (w for w in self.workers.values() if w.node == node)
-        return [w.id for w in mine if w.id not in present and w.heard_s < silent_since]
+        mine = self._of_node.get(node, {})
+        return [w.id for w in mine.values() if w.id not in present and w.heard_s < silent_since]
 
     # --- wishes -----------------------------------------------------------------------------------------------
 

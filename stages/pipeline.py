@@ -73,7 +73,7 @@ class Pipeline:
         self._cache = cache
         self._inputs: dict[str, Parcel] = {}
         self._results: dict[str, Parcel | File] = {}
-        self._stop: set[TaskRef] = set()
+        self._stop: set[str] = set()  # keys of tasks
         self._lines: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
         self._to_fetch: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._threads = [self._start(name) for name in ("compute", "send")]
@@ -102,13 +102,14 @@ class Pipeline:
         self._lines["send"].put(lambda: self._publish(ref))
 
     def stop_task(self, ref: TaskRef) -> None:
-        """Stop computing it at the next step."""
-        self._stop.add(ref)
+        """Stop computing it at the next step, or do not begin it."""
+        self._stop.add(ref.key)
 
     def forget(self, key: str) -> None:
         """Drop everything kept under the key."""
         self._inputs.pop(key, None)
         self._results.pop(key, None)
+        self._stop.discard(key)  # should it have come when there was nothing left to stop
         self._outbox.drop(key)
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -198,6 +199,10 @@ class Pipeline:
     def _compute(self, task: Task) -> None:
         begin = time.monotonic()
         ref = task.ref
+        if ref.key in self._stop:  # while it stood in line
+            self._stop.discard(ref.key)
+            self._post(lambda core: core.stopped(ref))
+            return
         try:
             result, cached = self._recall(task, begin)
         except RequestError as err:
@@ -217,7 +222,7 @@ class Pipeline:
             self._recorder.end()
         took = time.monotonic() - begin
         if result is None:
-            self._stop.discard(ref)
+            self._stop.discard(ref.key)
             self._post(lambda core: core.stopped(ref))
         elif (len(result.data) if isinstance(result, File) else result.nbytes) <= INLINE_BYTES:
             self._publish_result(ref, result, took, cached)  # nothing to move: not worth a change of threads
@@ -253,7 +258,7 @@ class Pipeline:
         job = self._model.start(params, inputs)
         told = begin
         while True:
-            if task.ref in self._stop:
+            if task.ref.key in self._stop:
                 return None
             more = job.step()
             if job.total_steps > 1 and (not more or time.monotonic() - told >= STEP_NEWS_S):
@@ -275,7 +280,7 @@ class Pipeline:
     ) -> None:
         offer: Offer | None = None
         artifact: Artifact | None = None
-        self._stop.discard(ref)  # a cancel that came after the last step
+        self._stop.discard(ref.key)  # a cancel that came after the last step
         try:
             if isinstance(result, File):
                 artifact = self._store(ref, result)
@@ -301,7 +306,7 @@ class Pipeline:
             try:
                 self._uploader.upload(ref.key, data, checksum, UPLOAD_DEADLINE_S)
             except UploadError as err:
-                if ref in self._stop or time.monotonic() > patience_end:
+                if ref.key in self._stop or time.monotonic() > patience_end:
                     raise
                 log.warning("the head does not take the file of %s yet: %s", ref.request, err)
                 time.sleep(UPLOAD_PAUSE_S)
@@ -309,7 +314,7 @@ class Pipeline:
                 return
 
     def _fail(self, ref: TaskRef, code: str, message: str, *, retry: bool, param: str | None = None) -> None:
-        self._stop.discard(ref)
+        self._stop.discard(ref.key)
         self._post(lambda core: core.compute_failed(ref, code, message, retry=retry, param=param))
 
 

@@ -56,6 +56,7 @@ OUTBOX_BYTES = 16 << 30  # a bound, far above what credits allow
 PR_SET_PDEATHSIG = 1
 BRISK_S = 0.002  # tasks shorter than this may be over before the news that they began is worth a message
 LINGER_MS = 1
+GATHER_S = 0.0005  # results of such tasks wait this long for more, if more are in the making
 
 
 class Mailbox:
@@ -164,6 +165,9 @@ class Worker:
         self._perform(self.core.restate())
         next_beat = time.monotonic() + HEARTBEAT_S
         while self._running:
+            if self._brisk and self.core.computing and any(isinstance(m, Done) for m in self._outgoing):
+                time.sleep(GATHER_S)
+                self._take_mail()
             asleep = self.mail.sleep()
             if not (asleep and self._may_linger() and poller.poll(LINGER_MS)):
                 self._flush()
@@ -173,11 +177,14 @@ class Worker:
                 self._perform(self.core.message(message))
             if lost:
                 self._perform(self.core.gap())
-            for completion in self.mail.take():
-                self._perform(completion(self.core))
+            self._take_mail()
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + HEARTBEAT_S
                 self._perform(self.core.beat())
+
+    def _take_mail(self) -> None:
+        for completion in self.mail.take():
+            self._perform(completion(self.core))
 
     def stop(self) -> None:
         """From any thread or signal handler: leave ``run``."""

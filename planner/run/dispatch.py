@@ -6,6 +6,7 @@ a request keeps its place in line through all its stages, and when it is tried a
 
 import heapq
 import math
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -96,10 +97,11 @@ class Worker(msgspec.Struct):
 class Pool:
     """Workers of one role that have credit, by how many tasks they hold."""
 
-    __slots__ = ("_buckets", "_loads", "_slots", "_where", "total_load", "total_slots")
+    __slots__ = ("_buckets", "_least", "_loads", "_slots", "_where", "total_load", "total_slots")
 
     def __init__(self) -> None:
         self._buckets: list[dict[str, Worker]] = [{} for _ in range(MAX_SLOTS + 1)]
+        self._least = 0  # all buckets below this one are empty
         self._where: dict[str, int] = {}
         self._slots: dict[str, int] = {}
         self._loads: dict[str, int] = {}
@@ -118,6 +120,7 @@ class Pool:
         if load < slots:
             self._buckets[load][worker.id] = worker
             self._where[worker.id] = load
+            self._least = min(self._least, load)
 
     def remove(self, worker_id: str) -> None:
         """Forget the worker."""
@@ -131,8 +134,10 @@ class Pool:
         """The least loaded worker, one that is not to be avoided if there is such a one with credit."""
         if not self._where:
             return None
+        while not self._buckets[self._least]:
+            self._least += 1
         fallback = None
-        for bucket in self._buckets:
+        for bucket in islice(self._buckets, self._least, None):
             for worker in bucket.values():
                 if worker.id not in avoid:
                     return worker

@@ -20,6 +20,7 @@ ENCODER = msgspec.msgpack.Encoder()
 DECODER = msgspec.msgpack.Decoder(list[HeadMessage])
 FETCH_DEADLINE_S = 30.0
 UPLOAD_DEADLINE_S = 60.0
+MAIL_S = 0.001  # from the compute thread to the one that owns the state machine
 
 
 def digest(stage: str, params: bytes, given: bytes) -> bytes:
@@ -46,6 +47,7 @@ class Proc:
         self._outgoing: list[WorkerMessage] = []
         self._put_off: list[Callable[[], None]] = []
         self._stop: set[TaskRef] = set()
+        self._line: list[Task] = []  # of the compute thread
         self._seconds: dict[TaskRef, float] = {}
         self._sender_free_s = 0.0
 
@@ -85,7 +87,7 @@ class Proc:
 
     @property
     def computing(self) -> TaskRef | None:
-        return next((ref for ref, held in self.core.tasks.items() if held.state == do.COMPUTING), None)
+        return self._line[0].ref if self._line else None
 
     @property
     def empty(self) -> bool:
@@ -124,8 +126,9 @@ class Proc:
                 case do.Send(message=message):
                     self._send(message)
                 case do.Compute(task=task):
-                    self._flush()
-                    self._compute(task)
+                    self._line.append(task)
+                    if len(self._line) == 1:
+                        self._begin()
                 case do.Fetch(task=task):
                     self._fetch(task, self.world.clockwork.now + FETCH_DEADLINE_S)
                 case do.Publish(ref=ref):
@@ -169,6 +172,23 @@ class Proc:
 
         self.later(took, fetched)
 
+    def _begin(self) -> None:
+        """The first in line, or rather the first that was not given up."""
+        self._flush()
+        task = self._line[0]
+        if task.ref in self._stop:
+            self._stop.discard(task.ref)
+            self._pass_on(lambda: self.core.stopped(task.ref))
+        else:
+            self._compute(task)
+
+    def _pass_on(self, completion: Callable[[], list[do.Instruction]]) -> None:
+        """The first in line is over: word of it is in the mail while the thread goes on with the next."""
+        self.later(MAIL_S, lambda: self.perform(completion()))
+        del self._line[0]
+        if self._line:
+            self._begin()
+
     def _compute(self, task: Task) -> None:
         nature, stage = self.world.nature(task.ref.request), task.ref.stage
         given = b""
@@ -184,7 +204,7 @@ class Proc:
         ref = task.ref
         if ref in self._stop:
             self._stop.discard(ref)
-            self.perform(self.core.stopped(ref))
+            self._pass_on(lambda: self.core.stopped(ref))
             return
         if done == doomed_at:
             self._fail(ref)
@@ -203,17 +223,20 @@ class Proc:
             case "poison":
                 self.later(0.0, lambda: self.die(-11))
             case "bad":
-                self.perform(self.core.compute_failed(ref, "bad_request", "no such size", retry=False, param="size"))
+                self._pass_on(
+                    lambda: self.core.compute_failed(ref, "bad_request", "no such size", retry=False, param="size")
+                )
             case _:
                 self.world.recover_nature(ref.request)
-                self.perform(self.core.compute_failed(ref, "RuntimeError", "out of memory", retry=True))
+                self._pass_on(lambda: self.core.compute_failed(ref, "RuntimeError", "out of memory", retry=True))
 
     def _computed(self, ref: TaskRef, content: bytes, seconds: float) -> None:
         if self.world.nature(ref.request).small:
-            self._published(ref, content, seconds)
+            made = self._made(ref, content)
+            self._pass_on(lambda: self.core.published(ref, *made, seconds))
             return
         self.results[ref.key] = content
-        self.perform(self.core.computed(ref, seconds))
+        self._pass_on(lambda: self.core.computed(ref, seconds))
 
     def _queue_publish(self, ref: TaskRef) -> None:
         now = self.world.clockwork.now
@@ -236,15 +259,11 @@ class Proc:
                 return
             head.uploads[ref.key] = content
         del self.results[ref.key]
-        self._published(ref, content, None)
+        self.perform(self.core.published(ref, *self._made(ref, content), None))
 
-    def _published(self, ref: TaskRef, content: bytes, seconds: float | None) -> None:
+    def _made(self, ref: TaskRef, content: bytes) -> tuple[Offer | None, Artifact | None]:
         small = self.world.nature(ref.request).small
-        offer, artifact = None, None
         if ref.stage == "decode":
-            artifact = Artifact("image/png", len(content), 0, content if small else b"")
-        else:
-            route = InlineRoute(content) if small else ZmqRoute(self.id, "")
-            offer = Offer(ref.key, b"", (), (route,))
-            self.outbox[ref.key] = content
-        self.perform(self.core.published(ref, offer, artifact, seconds))
+            return None, Artifact("image/png", len(content), 0, content if small else b"")
+        self.outbox[ref.key] = content
+        return Offer(ref.key, b"", (), (InlineRoute(content) if small else ZmqRoute(self.id, ""),)), None

@@ -63,9 +63,9 @@ def test_the_next_inputs_come_while_this_one_computes_and_the_last_result_leaves
     assert kinds(core.message(assign("a"))) == ["Fetch a"]
     assert kinds(core.message(assign("b"))) == ["Fetch b"]
     assert kinds(core.fetched(ref("a"), 0.0)) == ["Send Started", "Compute a"]
-    assert kinds(core.fetched(ref("b"), 0.0)) == []
+    assert kinds(core.fetched(ref("b"), 0.0)) == ["Compute b"]  # it stands in line: its start is not told
     assert kinds(core.message(assign("c"))) == ["Fetch c"]
-    assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a", "Send Started", "Compute b"]
+    assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a", "Send Started"]
     states = {held.task.ref.request: held.state for held in core.tasks.values()}
     assert states == {"a": do.PUBLISHING, "b": do.COMPUTING, "c": do.FETCHING}
 
@@ -95,7 +95,8 @@ def test_synchronously_one_thing_happens_at_a_time() -> None:
 @pytest.mark.parametrize("state", ["queued", "ready"])
 def test_cancel_what_no_thread_has(state: str) -> None:
     core = ready()
-    core.message(assign("first", inline=True))
+    for name in ("first", "next in line"):
+        core.message(assign(name, inline=True))
     for i in range(do.MAX_FETCHES):
         core.message(assign(f"x{i}"))  # these occupy the fetching threads
     core.message(assign("a", inline=state == "ready"))
@@ -120,7 +121,30 @@ def test_cancel_while_computing_stops_at_the_next_step() -> None:
     core.message(assign("b", inline=True))
     assert kinds(core.message(wire.Cancel(ref("a")))) == ["Stop a"]
     assert core.stepped(ref("a"), 1, 4) == []
-    assert kinds(core.stopped(ref("a"))) == ["Forget a", "Send Started", "Compute b"]
+    assert kinds(core.stopped(ref("a"))) == ["Forget a", "Send Started"]  # of b, which stood in line
+
+
+def test_cancel_in_line_frees_the_task_at_once_and_its_place_when_the_thread_has_passed_it() -> None:
+    core = ready()
+    for name in ("a", "b", "c"):
+        core.message(assign(name, inline=True))
+    assert kinds(core.message(wire.Cancel(ref("b")))) == ["Stop b"]
+    assert hello(core)[0] == {"a": True, "c": False}
+    assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a", "Compute c"]
+    assert kinds(core.stopped(ref("b"))) == ["Forget b", "Send Started"]
+    assert kinds(core.computed(ref("b"), 1.0)) == ["Forget b"]  # or it had been over before it heard of that
+
+
+def test_the_line_is_longer_for_tasks_that_take_no_time() -> None:
+    core = ready()
+    for i in range(2 * do.BRISK_AHEAD):
+        core.message(assign(f"r{i}", inline=True))
+    started = [held for held in core.tasks.values() if held.state == do.COMPUTING]
+    assert len(started) == 1 + do.AHEAD
+    core.published(ref("r0"), offer("r0"), None, do.BRISK_S / 2)
+    computing = [held for held in core.tasks.values() if held.state == do.COMPUTING]
+    assert len(computing) == 1 + do.BRISK_AHEAD
+    assert [held.started for held in computing] == [True] + do.BRISK_AHEAD * [False]
 
 
 @pytest.mark.parametrize("ending", ["computed", "published", "failed"])
@@ -181,8 +205,10 @@ def test_a_gap_a_question_and_a_new_head_are_answered_with_everything() -> None:
 def test_completions_of_forgotten_tasks_change_nothing() -> None:
     core = ready()
     gone = ref("gone")
-    assert core.fetched(gone, 0.0) == core.fetch_failed(gone, "x") == core.stepped(gone, 1, 2) == []
-    assert core.computed(gone, 1.0) == core.compute_failed(gone, "x", "x", retry=True) == []
+    assert core.fetched(gone, 0.0) == core.stepped(gone, 1, 2) == []
+    forget = [do.Forget(gone.key)]
+    assert core.fetch_failed(gone, "x") == core.computed(gone, 1.0) == forget
+    assert core.compute_failed(gone, "x", "x", retry=True) == forget
     assert core.published(gone, offer("x"), None) == core.stopped(gone) == [do.Forget(gone.key)]
 
 

@@ -55,7 +55,7 @@ def test_another_role_or_model_drains_unloads_and_loads(other: wire.SetRole) -> 
     core = ready()
     core.message(assign("a", inline=True))
     core.message(assign("b", inline=True))
-    assert kinds(core.message(other)) == ["Forget b", "Send Returned"]
+    assert kinds(core.message(other)) == ["Stop b", "Send Returned"]
     finish(core, "a")
     out = core.message(wire.Release((ref("a").key,)))
     assert kinds(out) == ["Forget a", "Unload", f"Load {other.role.stage}"]
