@@ -16,7 +16,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv venv-dev quickstart test test-families bench soak tiny-models lint format clean distclean
+.PHONY: help venv venv-dev quickstart test test-families bench paper-trace soak tiny-models lint format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ test-families: $(DEV) ## every model family, bit for bit, as stages and in one p
 
 bench: $(DEV) ## the benchmarks, one JSON object a line
 	@$(BIN)/python -m bench $(ARGS)
+
+paper-trace: $(DEV) ## the control loop on DisagFusion's trace, real processes against the simulator (five minutes)
+	@$(BIN)/python -m bench.paper_trace $(ARGS)
 
 soak: $(DEV) ## real processes under load while things are killed at random (ten minutes; ARGS='--minutes 60 --seed 7')
 	@$(BIN)/python -m tests.soak $(ARGS)

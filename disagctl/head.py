@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import psutil
 
 from disagctl import clock, keys, precheck, state
 from disagctl.artifacts import ArtifactStore
+from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
+from disagctl.controller import Controller, OneMachine, decode_counts, encode_counts, memory_of
 from disagctl.desk import FrontDesk
 from disagctl.engine import Engine
 from disagctl.events import EventLog
@@ -26,6 +27,7 @@ from disagctl.gateway.app import public_app
 from disagctl.gateway.server import HttpServer
 from disagctl.gateway.sockets import bind_tcp, bind_unix
 from disagctl.hub import EnrolDesk, Hub
+from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
@@ -38,8 +40,9 @@ from disagctl.spec.units import MAX_REPLICAS
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
 from disagctl.views import EventView, StatusView
-from planner.domain import Role
 from planner.run.ledger import Ledger
+from planner.run.policy import Policy
+from stages.hardware import gpus
 from stages.logfile import LogFile
 from stages.protocol import LEASE_S, Bootstrap, Enrolled
 from stages.transport.data_server import DataServer
@@ -68,9 +71,11 @@ class Head(FrontDesk):
             public_key=self.pair.public, secret_key=self.pair.secret, host=LOOPBACK, port=self.record.data_port
         )
         models = model_infos(self.spec, self.record.created_at)
+        self.bounds = role_bounds(self.spec, models)
+        self.places = places(self.spec, self.bounds, len(gpus()))
         self.engine = Engine(
             Ledger(0),
-            Roster(wanted_roles(self.spec, models, store)),
+            Roster(first_counts(self.bounds, self.places if self.spec.policy.scaling != "static" else None)),
             0,
             {entry.name: self.spec.source(entry) for entry in self.spec.models},
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
@@ -94,6 +99,7 @@ class Head(FrontDesk):
         self._tokens = {row[0] for row in store.read("SELECT hash FROM tokens")}
         self._log = LogFile(where.logs / "head.log")
         self.nodes = self._make_nodes(store)
+        self.load_watch, self.controller = self._make_controller(store)
         self.enrol = EnrolDesk(LOOPBACK, self.record.enrol_port, self.pair, self.nodes.admit)
         self._servers = (
             HttpServer(public_app(self), bind_tcp(self.record.http_host, self.record.http_port), tls=tls_of(self.spec)),
@@ -135,23 +141,23 @@ class Head(FrontDesk):
 
     async def scale(self, counts: dict[str, int], *, auto: bool) -> None:
         """Pin these stages' worker counts, or hand all back to the spec."""
-        roster = self.engine.roster
-        spec_counts = wanted_roles(self.spec, self.models(), None)
-        wanted = dict(spec_counts) if auto else dict(roster.wanted)
+        roster, pins = self.engine.roster, {} if auto else dict(self.controller.pins)
         for name, count in counts.items():
-            roles = [r for r in wanted if name in (r.stage, str(r))]
+            roles = [r for r in roster.wanted if name in (r.stage, str(r))]
             if not roles:
-                known = ", ".join(dict.fromkeys(r.stage for r in wanted))
+                known = ", ".join(dict.fromkeys(r.stage for r in roster.wanted))
                 msg = f"no stage {name!r}; there are {known}"
                 raise ValueError(msg)
             if not 0 < count <= MAX_REPLICAS:
                 msg = f"{name}={count}: a stage has 1 to {MAX_REPLICAS} workers"
                 raise ValueError(msg)
-            wanted.update(dict.fromkeys(roles, count))
+            pins.update(dict.fromkeys(roles, count))
+        wanted = {b.role: pins.get(b.role, within(roster.wanted[b.role], b)) for b in self.bounds}
         self._check_room(sum(wanted.values()) - sum(roster.wanted.values()))
-        await self._store.write(set_meta("wanted", "" if auto else encode_wanted(wanted)))
-        roster.wanted = wanted
+        await self._store.write(set_meta("wanted", encode_counts(pins)))
+        roster.wanted, self.controller.pins = wanted, pins
         self.event("scale", ", ".join(f"{r}={n}" for r, n in wanted.items()) + (" (auto)" if auto else " (pinned)"))
+        self.controller.tick()  # the others may have to give way
         self.engine.rewish()
         self.engine.act()
 
@@ -212,12 +218,14 @@ class Head(FrontDesk):
                 group.create_task(self._ticks()),
                 group.create_task(reconcile_forever(self.nodes, NODES_S)),
                 group.create_task(self._janitor()),
+                group.create_task(self.controller.run()),
             ]
             await self._stopped.wait()
             if self.stopping:
                 await self._tear_down()
             for task in loops:
                 task.cancel()
+        await self.controller.close()
         await self.close()
 
     async def close(self) -> None:
@@ -284,6 +292,27 @@ class Head(FrontDesk):
             store, self.engine, self.events_log, LocalProvisioner(self.where), template, self.hub, self.data, endpoints
         )
 
+    def _make_controller(self, store: Store) -> tuple[LoadWatch, Controller]:
+        """The loop, with what earlier heads had learnt and last decided."""
+        stored = dict(store.read("SELECT key, value FROM meta"))
+        slo_s = {m.name: p95 for m in self.spec.models if (p95 := self.spec.slo_of(m).p95_s) is not None}
+        known, watch = Known(self.spec, self.where.spec), LoadWatch(self.engine, slo_s)
+        config = policy_config(self.spec, self.bounds, known, slo_s)
+        policy = Policy(config, known.seconds, memory_of(stored.get("policy", "")))
+
+        async def save(key: str, value: str) -> None:
+            await self._store.write(set_meta(key, value))
+
+        keeper = OneMachine(self.places)
+        controller = Controller(watch, policy, keeper, self.event, save, known.ask if known.request else None)
+        roles, wanted = {bound.role for bound in self.bounds}, self.engine.roster.wanted
+        controller.pins = {r: n for r, n in decode_counts(stored.get("wanted", "")).items() if r in roles}
+        decided = {} if config.mode == "static" else decode_counts(stored.get("counts", ""))
+        wanted.update({b.role: within(decided.get(b.role, wanted[b.role]), b) for b in self.bounds})
+        wanted.update(controller.pins)
+        self.engine.watcher = watch
+        return watch, controller
+
 
 def tls_of(spec: Spec) -> ssl.SSLContext | None:
     """TLS with the spec's certificate; None without one. Raises OSError when the files cannot be read."""
@@ -297,25 +326,6 @@ def tls_of(spec: Spec) -> ssl.SSLContext | None:
 def model_infos(spec: Spec, created_at: float) -> list[ModelInfo]:
     """The spec's models with what is known of them without weights."""
     return [ModelInfo(m.name, m.id, card_of(spec.source(m)), created_at) for m in spec.models]
-
-
-def wanted_roles(spec: Spec, models: list[ModelInfo], store: Store | None) -> dict[Role, int]:
-    """Worker counts: what ``scale`` pinned, else the spec's minimum."""
-    wanted = {Role(m.name, stage): spec.replicas(m.name, stage)[0] for m in models for stage in m.card.stages}
-    pinned = store.read("SELECT value FROM meta WHERE key='wanted'") if store is not None else []
-    if pinned and pinned[0][0]:
-        wanted.update({r: n for r, n in decode_wanted(pinned[0][0]).items() if r in wanted})
-    return wanted
-
-
-def encode_wanted(wanted: dict[Role, int]) -> str:
-    """Worker counts as text."""
-    return msgspec.json.encode([(r.model, r.stage, n) for r, n in wanted.items()]).decode()
-
-
-def decode_wanted(text: str) -> dict[Role, int]:
-    """The inverse of :func:`encode_wanted`."""
-    return {Role(m, s): n for m, s, n in msgspec.json.decode(text, type=list[tuple[str, str, int]])}
 
 
 def main() -> None:

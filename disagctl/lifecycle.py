@@ -40,11 +40,14 @@ def diff(spec: Spec) -> list[str]:
     where = paths(spec.name)
     if not where.record.exists():
         models = precheck.cards(spec)
-        return [
+        lines = [
             f"+ {m}.{stage}: {spec.replicas(m, stage)[0]} worker(s) on this machine, $0.00/h"
             for m, card in models.items()
             for stage in card.stages
         ]
+        if spec.policy.workers is not None and spec.policy.scaling != "static":
+            lines.append(f"+ up to {spec.policy.workers} workers in all, where the work is")
+        return lines
     lines = [] if head_alive(spec.name) else ["~ head: not running, will be started again on the same port and store"]
     old = dump_spec(load_spec(where.spec, check_files=False)).splitlines() if where.spec.exists() else []
     new = dump_spec(spec).splitlines()

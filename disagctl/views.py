@@ -23,7 +23,12 @@ class HeadView(msgspec.Struct):
 
 
 class StageView(msgspec.Struct):
-    """One (model, stage). busy: fraction of ready workers computing. seconds: moving means over the last requests."""
+    """One (model, stage). busy: fraction of ready workers computing. seconds: moving means over the last requests.
+
+    switching: workers on their way into this stage; draining: those that finish their work before they leave it.
+    utilisation: fraction of the last minute that its workers computed. load_s, unpark_s (from the host's memory),
+    switch_s (finishing other work, then loading), fetch_s (the input's way here): means of recent ones.
+    """
 
     model: str
     stage: str
@@ -37,6 +42,28 @@ class StageView(msgspec.Struct):
     seconds_per_request: float | None = None
     p95_s: float | None = None
     slo_attainment: float | None = None
+    pinned: bool = False
+    utilisation: float | None = None
+    load_s: float | None = None
+    unpark_s: float | None = None
+    switch_s: float | None = None
+    fetch_s: float | None = None
+
+
+class LoopView(msgspec.Struct):
+    """The control loop. decisions: number by reason; ``why``: of the last one. core_share: of one core, since its start."""
+
+    mode: str = "static"
+    pinned: dict[str, int] = {}
+    arrivals_per_min: dict[str, float] = {}
+    mix: dict[str, dict[str, float]] = {}  # of each model's requests, the share of each shape
+    corrections: dict[str, float] = {}  # measured over expected seconds, by role and GPU
+    cooldown_s: float = 0.0
+    decisions: dict[str, int] = {}
+    why: str = ""
+    switches: int = 0
+    tick_ms: float = 0.0
+    core_share: float = 0.0
 
 
 class NodeView(msgspec.Struct):
@@ -116,6 +143,7 @@ class StatusView(msgspec.Struct):
     events: list[EventView] = msgspec.field(default_factory=list)
     requests_per_min: float | None = None  # succeeded over the last minute
     p95_s: float | None = None
+    loop: LoopView | None = None
     schema_version: int = SCHEMA_VERSION
 
 

@@ -147,11 +147,15 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
 
 
 class RoleReady(msgspec.Struct, frozen=True, tag="ready"):
-    """Weights are loaded; tasks may come. ``load_s`` is measured; ``peak_bytes`` on the device after loading."""
+    """Weights are loaded; tasks may come. ``load_s`` is measured; ``peak_bytes`` on the device after loading.
+
+    ``warm``: the weights lay in the host's memory, where an earlier switch had left them.
+    """
 
     role: Role
     load_s: float
     peak_bytes: int = 0
+    warm: bool = False
 
 
 class RoleFailed(msgspec.Struct, frozen=True, tag="role_failed"):
@@ -232,7 +236,7 @@ class Who(msgspec.Struct, frozen=True, tag="who"):
 
 
 class SetRole(msgspec.Struct, frozen=True, tag="set_role"):
-    """Become this role; with another one loaded, drain and switch."""
+    """Become this role; with another one loaded, drain and switch. What was made in the old one stays readable."""
 
     role: Role
     source: ModelSource

@@ -24,6 +24,7 @@ from disagctl.cli import (
     profile,
     scale,
     schema,
+    simulate,
     status,
     token,
     up,
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.command("plan")(plan.plan)
 app.command("profile")(profile.profile)
+app.command("simulate")(simulate.simulate)
 app.command("up")(up.up)
 app.command("status")(status.status)
 app.command("generate")(generate.generate)

@@ -100,7 +100,7 @@ _SYNTHETIC = """
 _REST = """
 # bundles: true              # may stages share a GPU?
 # placement: {cross_cloud: false}
-# policy: {dispatch: fifo, scaling: hybrid}     # scaling: hybrid | reactive | predict | static
+# policy: {dispatch: fifo, scaling: hybrid, interval: 5s}   # scaling: hybrid | reactive | predict | static
 # pipeline: {mode: async, prefetch: 2}          # overlap receiving, computing and sending
 # transport: {mode: auto, trusted_networks: []} # auto | inline | shm | zmq | mooncake | relay
 # artifacts: {store: head, ttl: 7d, max_gib: 50}

@@ -117,10 +117,16 @@ class Placement(_Section):
 
 
 class Policy(_Section):
-    """Who is served next, and how the fleet follows the load."""
+    """Who is served next, and how the fleet follows the load: looked at once an ``interval``.
+
+    ``workers``: of all stages together on this machine; None: one a GPU where a stage's ``replicas`` are a range, else as
+    few as may be.
+    """
 
     dispatch: Literal["fifo"] = "fifo"
     scaling: Literal["hybrid", "reactive", "predict", "static"] = "hybrid"
+    interval_s: Duration = field(name="interval", default=5.0)
+    workers: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
 class Pipeline(_Section):

@@ -33,9 +33,10 @@ def load_line(view: StatusView) -> str:
     """The load in one line, for a watcher that writes every few seconds."""
     counts = view.requests
     rate = "" if view.requests_per_min is None else f", {view.requests_per_min:.1f} req/min"
-    return (
-        f"{view.name}: {view.state} — {counts.queued} queued, {counts.running} running, {counts.succeeded} done{rate}"
-    )
+    switching = sum(stage.switching for stage in view.stages)
+    moves = f", {switching} switching" if switching else ""
+    done = f"{counts.queued} queued, {counts.running} running, {counts.succeeded} done"
+    return f"{view.name}: {view.state} — {done}{rate}{moves}"
 
 
 def _settled(worker: WorkerView) -> str:
