@@ -9,12 +9,14 @@ import csv
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+HOSTS = Path(__file__).with_name("gcp-hosts.csv")
 TARGET = Path(__file__).resolve().parent.parent / "disagctl" / "data"
 PRICES = (
-    "cloud", "region", "instance_type", "accelerator", "count", "price", "spot_price", "max_nodes", "as_of", "source",
+    "cloud", "region", "instance_type", "accelerator", "count", "price", "spot_price", "max_nodes", "cpus", "memory_gib",
+    "as_of", "source",
 )  # fmt: skip
 PROFILES = (
     "model", "stage", "gpu", "width", "height", "frames", "steps", "seconds", "peak_gib", "source", "gpus", "precision",
@@ -65,9 +67,12 @@ def main(folder: Path) -> None:
         print(f"{count:4} {reason}")
 
 
-def priced(rows: Iterable[Row], left_out: Counter[str]) -> Iterator[Row]:
+def priced(rows: list[Row], left_out: Counter[str]) -> Iterator[Row]:
     newest = {offer(row) for row in rows if "dated" in row["source_commit"]}
+    hosts = {(row["instance_type"], row["region"]): row for row in read(HOSTS)}
     for row in rows:
+        if "accelerator" in row["instance_type"]:
+            row = with_host(row, hosts) or row
         spot = float(row["spot_price"] or 0)
         price = float(row["price"] or 0)
         if "accelerator" in row["instance_type"]:
@@ -81,7 +86,24 @@ def priced(rows: Iterable[Row], left_out: Counter[str]) -> Iterator[Row]:
                 left_out["spot price: not below the price (the offer stays)"] += 1
                 row["spot_price"] = ""
             source, as_of = provenance(row["source_commit"])
-            yield row | {"max_nodes": "", "as_of": as_of, "source": source}
+            yield row | {
+                "max_nodes": "", "cpus": row["vcpus"], "memory_gib": row["mem_gb"], "as_of": as_of, "source": source,
+            }  # fmt: skip
+
+
+def with_host(row: Row, hosts: Mapping[tuple[str, str], Row]) -> Row | None:
+    """GCP prices an accelerator apart from the machine that carries it: both together; None where the machine's is unknown."""
+    name = row["instance_type"].partition(" ")[0]
+    host = hosts.get((name, row["region"]))
+    if host is None:
+        return None
+    sums = {key: f"{float(row[key]) + float(host[key]):.5f}" if row[key] else "" for key in ("price", "spot_price")}
+    source = f"{row['source_commit'].partition(' (accelerator-only')[0]} + its host: {host['source']}"
+    return (
+        row
+        | sums
+        | {"instance_type": name, "vcpus": host["cpus"], "mem_gb": host["memory_gib"], "source_commit": source}
+    )
 
 
 def offer(row: Row) -> tuple[str, ...]:

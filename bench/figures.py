@@ -31,3 +31,10 @@ class Figure(msgspec.Struct, omit_defaults=False):
 def rounded(value: float) -> float:
     """Four significant digits: more would be pretence."""
     return float(f"{value:.4g}")
+
+
+def ratio(
+    name: str, ours: float, peers: float, bar: float, better: Literal["higher", "lower"], peer: str, unit: str = "x"
+) -> Figure:
+    """Ours over the peer's, both of one run."""
+    return Figure(name, rounded(ours / peers), unit, bar, better, peer, rounded(peers))

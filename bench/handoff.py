@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from stages.parcel import Leaf, Parcel, pack
+from stages.parcel import Leaf, Parcel, pack, seal
 from stages.protocol import InlineRoute, Offer
 from stages.transport.base import TransportMode
 from stages.transport.data_server import DataServer
@@ -84,7 +84,7 @@ def median_ms(mode: TransportMode, parcel: Parcel, root: Path) -> float:
 def main() -> None:
     mib = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
     data = memoryview(random.Random(0).randbytes(int(mib * (1 << 20))))
-    parcel = pack({"latents": Leaf((data.nbytes,), "uint8", data)})
+    parcel = seal(pack({"latents": Leaf((data.nbytes,), "uint8", data)}))
     shm = "/dev/shm" if Path("/dev/shm").is_dir() else None
     for mode in MODES:
         root = Path(tempfile.mkdtemp(prefix="disagctl-bench-", dir=shm)).resolve()

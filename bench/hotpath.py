@@ -4,17 +4,18 @@
 """
 
 import asyncio
-import statistics
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
 from starlette.requests import Request
 
-from bench.figures import Figure, rounded
-from bench.service import ZERO, running
+from bench import durable_hub
+from bench.figures import Figure, ratio, rounded
+from bench.load import Load, drive
+from bench.peers import ray_serve
+from bench.service import MIB8, ZERO, running
 from disagctl.gateway.context import Context
 from disagctl.gateway.fields import ImageBody
 from disagctl.gateway.jobs import new_job, submit
@@ -25,32 +26,6 @@ BODY = b'{"prompt": "a red circle", "size": "64x64", "num_inference_steps": 4}'
 DECODER = msgspec.json.Decoder(ImageBody)
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/images/generations", "headers": []}
 CLIENT = "bench.http_load"
-
-
-@dataclass(slots=True)
-class Load:
-    """What a run of the load came to."""
-
-    per_s: float
-    latencies_s: list[float]
-
-
-async def drive(one: Callable[[], Awaitable[None]], in_flight: int, seconds: float) -> Load:
-    """Keep ``in_flight`` calls going for ``seconds``; what is under way at the end does not count."""
-    latencies: list[float] = []
-    end = time.perf_counter() + seconds
-
-    async def lane() -> None:
-        while True:
-            begin = time.perf_counter()
-            await one()
-            now = time.perf_counter()
-            if now > end:
-                return
-            latencies.append(now - begin)
-
-    await asyncio.gather(*(lane() for _ in range(in_flight)))
-    return Load(len(latencies) / seconds, latencies)
 
 
 def submitter(head: Head) -> Callable[[], Awaitable[None]]:
@@ -67,19 +42,49 @@ def submitter(head: Head) -> Callable[[], Awaitable[None]]:
     return one
 
 
-async def measure(seconds: float) -> list[Figure]:
-    """All figures of the hot path."""
+@dataclass(frozen=True, slots=True)
+class HotPath:
+    """What the product did."""
+
+    many: Load  # 64 in flight
+    single: Load
+    http_per_s: float
+    big: Load  # 8 in flight, 8 MiB from stage to stage
+
+
+async def run(seconds: float) -> HotPath:
+    """Every load, one after another."""
     async with running(ZERO) as head:
         one = submitter(head)
         await drive(one, 16, min(2.0, seconds))  # warm: code paths, credits, connections
-        many = await drive(one, 64, seconds)
-        single = await drive(one, 1, seconds)
+        many, single = await drive(one, 64, seconds), await drive(one, 1, seconds)
         http_per_s = await http_load(head, 64, seconds)
-    return [
-        Figure("throughput_c64", rounded(many.per_s), "requests/s", 1000.0, "higher"),
-        Figure("latency_c1_p50_ms", rounded(statistics.median(single.latencies_s) * 1e3), "ms", 5.0, "lower"),
-        Figure("http_throughput_c64", rounded(http_per_s), "requests/s", 250.0, "higher"),
+    async with running(MIB8) as head:
+        one = submitter(head)
+        await drive(one, 8, min(2.0, seconds))
+        return HotPath(many, single, http_per_s, await drive(one, 8, seconds))
+
+
+async def measure(seconds: float) -> list[Figure]:
+    """All figures of the hot path, each beside its peer of the same run."""
+    ours, floor, ray = await run(seconds), await durable_hub.measure(seconds), await ray_serve(seconds)
+    hub, p50_ms = "durable hub", ours.single.p50_ms
+    figures = [
+        Figure("throughput_c64", rounded(ours.many.per_s), "requests/s", 1000.0, "higher"),
+        Figure("latency_c1_p50_ms", rounded(p50_ms), "ms", 5.0, "lower"),
+        Figure("http_throughput_c64", rounded(ours.http_per_s), "requests/s", 500.0, "higher"),
+        ratio("throughput_c64_vs_durable_hub", ours.many.per_s, floor.many.per_s, 0.4, "higher", hub),
+        ratio("latency_c1_vs_durable_hub", p50_ms, floor.single.p50_ms, 2.0, "lower", hub),
+        ratio("handoff_8mib_vs_hub", ours.big.per_s, floor.big.per_s, 1.5, "higher", "bare hub, in the clear"),
     ]
+    if ray is not None:
+        figures += [
+            ratio("throughput_c64_vs_ray", ours.many.per_s, ray.throughput_c64, 40.0, "higher", "Ray Serve"),
+            ratio("http_throughput_c64_vs_ray", ours.http_per_s, ray.http_throughput_c64, 7.0, "higher", "Ray Serve"),
+            ratio("latency_c1_vs_ray", p50_ms, ray.latency_c1_p50_ms, 1 / 7, "lower", "Ray Serve"),
+            ratio("handoff_8mib_vs_ray", ours.big.per_s, ray.handoff_8mib_c8, 5.0, "higher", "Ray Serve"),
+        ]
+    return figures
 
 
 async def http_load(head: Head, in_flight: int, seconds: float) -> float:

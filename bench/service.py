@@ -17,7 +17,10 @@ name: bench
 model: {id: synthetic, stages: {encode: {}, denoise: {}, decode: {}}}
 workload: {rate: 1000/s, shapes: [{size: 64x64}]}
 infra: local
+pipeline: {encoder_cache: false}
 """
+
+MIB8 = ZERO.replace("encode: {}, denoise: {}", "encode: {out_bytes: 8388608}, denoise: {out_bytes: 8388608}")
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from typing import Final
 import xxhash
 
 from disagctl.state import write_private
-from stages.parcel import Leaf, pack
+from stages.parcel import Leaf, pack, seal
 from stages.protocol import INLINE_BYTES, Artifact, InlineRoute, Offer, ZmqRoute
 
 EXTENSIONS: Final = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "video/mp4": "mp4"}
@@ -155,7 +155,7 @@ class ArtifactStore:
     def input_offer(self, job: str, endpoint: str, server_key: str) -> Offer:
         """How a worker gets the uploaded picture of a job."""
         data = (self._inputs / _hashed(input_key(job))).read_bytes()
-        parcel = pack({"input_reference": Leaf((len(data),), "uint8", memoryview(data))})
+        parcel = seal(pack({"input_reference": Leaf((len(data),), "uint8", memoryview(data))}))
         small = len(data) <= INLINE_BYTES
         route = InlineRoute(data) if small else ZmqRoute(endpoint, server_key)
         return Offer(input_key(job), parcel.tree, parcel.tensors, (route,))

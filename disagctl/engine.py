@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
+from disagctl.routes import Routes
 from disagctl.watcher import Watcher
 from planner.domain import Role, TaskRef
 from planner.run import effects as fx
@@ -58,7 +59,7 @@ class Engine:
         ledger: Ledger,
         roster: Roster,
         incarnation: int,
-        sources: dict[str, wire.ModelSource],
+        sources: dict[Role, wire.ModelSource],
         prefetch: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,6 +70,8 @@ class Engine:
         self.desk: Desk
         self.watcher = Watcher()
         self.durations: dict[Role, deque[float]] = {}
+        self.routes = Routes(roster)
+        self.remembered: dict[Role, list[int]] = {}  # tasks whose result was computed, and remembered
         self._holding: dict[str, dict[TaskRef, wire.HeldOutput]] = {}  # told before the Hello that they belong to
         self._awake_s: float | None = None
         self._wishes_due = False
@@ -151,6 +154,9 @@ class Engine:
                 return
             fresh = node not in self.roster.nodes
             self.roster.node_hello(message, now)
+            if message.note and message.note != self.routes.notes.get(node):
+                self.routes.notes[node] = message.note
+                self.desk.event("transport", f"{node}: {message.note}")
             if fresh:
                 gpus = f"{len(message.gpus)} GPU(s)" if message.gpus else "no GPU"
                 self.desk.event("node_up", f"{node}: {message.cpus} CPUs, {gpus}")
@@ -245,6 +251,8 @@ class Engine:
     def _worker_gone(self, vitals: wire.WorkerVitals, why: str) -> None:
         known = self.roster.workers.get(vitals.worker)
         self.roster.forget(vitals.worker)
+        self.routes.left(vitals.worker)
+        self._tell_reach()
         self._holding.pop(vitals.worker, None)
         doomed = known is not None and known.doomed
         if known is not None and not doomed and self.roster.role_of(known) is None:
@@ -273,7 +281,8 @@ class Engine:
         worker.heard_s = now
         self.ledger.seen(peer, now)
         match message:
-            case wire.Done():
+            case wire.Done(ref=ref):
+                self.ledger.started(peer, ref, now)  # of a short task, word of its start may have been left out
                 self._done(worker, message)
             case wire.Started(ref=ref):
                 self.ledger.started(peer, ref, now)
@@ -287,9 +296,8 @@ class Engine:
                 self._beat(worker)
             case wire.Failed(ref=ref):
                 self._failed(worker, message)
-            case wire.InputLost(ref=ref, key=key, message=text):
-                self.desk.event("input_lost", f"{ref.request}: {peer} could not get the input of {ref.stage}")
-                self.ledger.input_lost(peer, ref, key, text)
+            case wire.InputLost():
+                self._input_lost(peer, message)
             case wire.Returned(ref=ref):
                 self.ledger.returned(peer, ref)
             case wire.RoleReady():
@@ -312,6 +320,8 @@ class Engine:
         worker.role = worker.role or hello.role  # as an earlier head wished, until there is a plan
         self.sender.send(peer, wire.Welcome(self.incarnation))
         self.sender.send(peer, wire.Peers(self.peer_keys))
+        self.routes.joined(peer)
+        self._tell_reach()
         planned = self.roster.role_of(worker) is not None
         if worker.node in self.roster.nodes and not self.ledger.holding and not planned:
             self.roster.draining.setdefault(peer, now)  # it was started while its slot was still wished for
@@ -335,8 +345,22 @@ class Engine:
         elif worker.id in self.ledger.workers:
             self.ledger.worker_lost(worker.id, "it lost its role", ())
 
+    def _tell_reach(self) -> None:
+        """Which routes their offers need: each worker for which that has changed."""
+        for worker, reach in self.routes.news():
+            self.sender.send(worker, reach)
+
+    def _input_lost(self, peer: str, message: wire.InputLost) -> None:
+        ref = message.ref
+        self.desk.event("input_lost", f"{ref.request}: {peer} could not get the input of {ref.stage}")
+        source = self.ledger.source_of(ref)
+        if message.unreachable and source is not None and self.routes.cut_off(source):
+            self.desk.event("transport", f"{peer} cannot reach {source}: its outputs go through the store as well")
+            self._tell_reach()
+        self.ledger.input_lost(peer, ref, message.key, message.message)
+
     def _give_role(self, worker: WorkerState) -> None:
-        source = self.sources.get(worker.role.model) if worker.role is not None else None
+        source = self.sources.get(worker.role) if worker.role is not None else None
         if source is not None and worker.role is not None and not worker.fatal:
             worker.given = worker.role
             if worker.has not in (None, worker.role):
@@ -395,20 +419,28 @@ class Engine:
 
     def _done(self, worker: WorkerState, message: wire.Done) -> None:
         result, request = message.offer or message.artifact, self.ledger.requests.get(message.ref.request)
+        source = self.ledger.source_of(message.ref)
+        if source is not None:
+            self.routes.used(source, worker.id, message.via)
         if result is None:
             self.ledger.failed(worker.id, message.ref, "protocol", "a result without content", retry=True)
-        elif self.ledger.done(worker.id, message.ref, result, message.seconds):
+        elif self.ledger.done(worker.id, message.ref, result, message.seconds, message.fetch_s):
             if request is not None:
                 self._count(worker, request, message)
         elif message.artifact is not None and not message.artifact.data:
             self.desk.discard_upload(message.ref)
 
     def _count(self, worker: WorkerState, request: Request, done: wire.Done) -> None:
-        """Remember how long it took."""
-        self.watcher.completed(worker, request, done)
-        worker.done += 1  # after: it tells the first one in a role
-        recent = self.durations.setdefault(Role(request.model, done.ref.stage), deque(maxlen=RECENT))
-        recent.append(done.seconds)
+        """Remember how long it took, if it was computed and not remembered."""
+        role = Role(request.model, done.ref.stage)
+        if done.cached is not None:
+            self.remembered.setdefault(role, [0, 0])[done.cached] += 1
+        if done.cached:
+            self.watcher.idle(worker.id)
+        else:
+            self.watcher.completed(worker, request, done)
+            worker.done += 1  # after: it tells the first one in a role
+            self.durations.setdefault(role, deque(maxlen=RECENT)).append(done.seconds)
         self.desk.progress(done.ref.request)
 
     def _failed(self, worker: WorkerState, message: wire.Failed) -> None:

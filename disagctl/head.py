@@ -40,12 +40,14 @@ from disagctl.spec.units import MAX_REPLICAS
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
 from disagctl.views import EventView, StatusView
+from planner.domain import Role
 from planner.run.ledger import Ledger
 from planner.run.policy import Policy
 from stages.hardware import gpus
 from stages.logfile import LogFile
-from stages.protocol import LEASE_S, Bootstrap, Enrolled
+from stages.protocol import LEASE_S, Bootstrap, Enrolled, ModelSource
 from stages.transport.data_server import DataServer
+from stages.transport.relay import RelayError, remove_prefix, stored_workers
 from stages.transport.segments import remove_service
 
 log = logging.getLogger("disagctl.head")
@@ -77,7 +79,7 @@ class Head(FrontDesk):
             Ledger(0),
             Roster(first_counts(self.bounds, self.places if self.spec.policy.scaling != "static" else None)),
             0,
-            {entry.name: self.spec.source(entry) for entry in self.spec.models},
+            sources_of(self.spec, models),
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
         )
         self.events_log = EventLog(store)
@@ -86,6 +88,7 @@ class Head(FrontDesk):
             self.record.name, models, store, artifacts, self.engine, self.events_log,
             self.spec.api.max_queued, (self.data.endpoint, self.pair.public),
         )  # fmt: skip
+        self.engine.routes.relay = self.spec.transport.relay is not None
         self.hub = Hub(LOOPBACK, self.record.hub_port, self.pair, self.engine)
         self.engine.sender, self.engine.desk = self.hub, self
         self.was_ready = False
@@ -96,6 +99,7 @@ class Head(FrontDesk):
         self._artifact_store = artifacts
         self._stopped = asyncio.Event()
         self._discard = False
+        self._strangers: set[str] = set()  # owners of relayed objects that were unknown at the last look
         self._tokens = {row[0] for row in store.read("SELECT hash FROM tokens")}
         self._log = LogFile(where.logs / "head.log")
         self.nodes = self._make_nodes(store)
@@ -242,6 +246,11 @@ class Head(FrontDesk):
         for survivor in await self.nodes.end():
             self.event("teardown_incomplete", survivor)
         await asyncio.to_thread(remove_service, Path(self.record.shm_dir))
+        if prefix := relay_prefix(self.spec):
+            try:
+                await asyncio.to_thread(remove_prefix, prefix)
+            except RelayError as err:
+                self.event("teardown_incomplete", f"objects in {prefix} remain: {err}")
 
     async def _ticks(self) -> None:
         while True:
@@ -258,9 +267,19 @@ class Head(FrontDesk):
             try:
                 self._log.trim()
                 await self.expire(self.spec.artifacts.ttl_s, self.spec.artifacts.max_gib * (1 << 30))
-            except (StoreFull, OSError) as err:
+                await self._sweep_relay()
+            except (StoreFull, OSError, RelayError) as err:
                 log.warning("the janitor comes back later: %s", err)
             await asyncio.sleep(JANITOR_S)
+
+    async def _sweep_relay(self) -> None:
+        """Remove what workers left in the store that died together with their agents: those unknown a turn ago and now."""
+        if prefix := relay_prefix(self.spec):
+            found = await asyncio.to_thread(stored_workers, prefix)
+            unknown = found - self.engine.roster.workers.keys()
+            for worker in unknown & self._strangers:
+                await asyncio.to_thread(remove_prefix, prefix, worker)
+            self._strangers = unknown
 
     def _count_history(self) -> None:
         for ended, count in self._store.read("SELECT state, COUNT(*) FROM items GROUP BY state"):
@@ -286,8 +305,14 @@ class Head(FrontDesk):
             transport=self.transport,
             pipeline=self.spec.pipeline.mode,
             prefetch=self.spec.pipeline.prefetch,
+            trusted=tuple(self.spec.transport.trusted_networks),
+            mooncake=self.spec.transport.mooncake,
+            relay=relay_prefix(self.spec),
+            encoder_cache=self.spec.pipeline.encoder_cache,
         )
-        endpoints = Enrolled("", f"tcp://{LOOPBACK}:{self.record.hub_port}", self.data.endpoint)
+        endpoints = Enrolled(
+            "", f"tcp://{LOOPBACK}:{self.record.hub_port}", self.data.endpoint, keys.relay_key(self.pair)
+        )
         return Nodes(
             store, self.engine, self.events_log, LocalProvisioner(self.where), template, self.hub, self.data, endpoints
         )
@@ -314,6 +339,11 @@ class Head(FrontDesk):
         return watch, controller
 
 
+def relay_prefix(spec: Spec) -> str:
+    """Where in the store this service's objects are; empty without a store."""
+    return f"{spec.transport.relay.rstrip('/')}/disagctl/{spec.name}" if spec.transport.relay else ""
+
+
 def tls_of(spec: Spec) -> ssl.SSLContext | None:
     """TLS with the spec's certificate; None without one. Raises OSError when the files cannot be read."""
     if not spec.api.certificate:
@@ -326,6 +356,12 @@ def tls_of(spec: Spec) -> ssl.SSLContext | None:
 def model_infos(spec: Spec, created_at: float) -> list[ModelInfo]:
     """The spec's models with what is known of them without weights."""
     return [ModelInfo(m.name, m.id, card_of(spec.source(m)), created_at) for m in spec.models]
+
+
+def sources_of(spec: Spec, models: list[ModelInfo]) -> dict[Role, ModelSource]:
+    """What the workers of each role are told to load."""
+    stages = {model.name: model.card.stages for model in models}
+    return {Role(m.name, stage): spec.source(m, stage) for m in spec.models for stage in stages[m.name]}
 
 
 def main() -> None:

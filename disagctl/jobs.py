@@ -4,7 +4,6 @@ A job has one item a picture (or video); an item is what the ledger calls a requ
 """
 
 import asyncio
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from disagctl import clock
+from disagctl.entropy import token_bytes
 from disagctl.store.rows import ITEM_COLUMNS, ItemRow, unsigned
 from disagctl.views import ItemView, JobError, JobStatus, JobView
 from planner.run.ledger import Ledger
@@ -30,7 +30,8 @@ class LiveJob(msgspec.Struct):
     params: dict[str, Any]
     version: int = 0
     started_at: float | None = None
-    watchers: set["asyncio.Future[None]"] = msgspec.field(default_factory=set)
+    watchers: set["asyncio.Future[None]"] = msgspec.field(default_factory=set)  # of every change
+    waiters: set["asyncio.Future[None]"] = msgspec.field(default_factory=set)  # of the end only
 
     @property
     def finished(self) -> bool:
@@ -40,7 +41,7 @@ class LiveJob(msgspec.Struct):
 
 def new_job_id(service: str, kind: str) -> str:
     """128 random bits behind the service's name."""
-    return f"{'img' if kind == 'image' else 'video'}_{service}_{secrets.token_hex(16)}"
+    return f"{'img' if kind == 'image' else 'video'}_{service}_{token_bytes(16).hex()}"
 
 
 def item_id(job: str, index: int) -> str:
@@ -75,7 +76,7 @@ class JobBook:
             job.version += 1
             if job.started_at is None:
                 job.started_at = clock.wall_s()
-            self._wake(job)
+            _wake(job.watchers)
 
     def finish(self, row: ItemRow) -> None:
         """An item has ended, durably: only now may anybody see it."""
@@ -90,7 +91,8 @@ class JobBook:
             self._finished[job.id] = job
             while len(self._finished) > KEEP_FINISHED:
                 self._finished.popitem(last=False)
-        self._wake(job)
+            _wake(job.waiters)
+        _wake(job.watchers)
 
     def forget(self, job_id: str) -> None:
         """The job is deleted."""
@@ -114,22 +116,19 @@ class JobBook:
         """Until the job has ended or (with a version) changed, or the time is over."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
+        line = job.waiters if seen_version is None else job.watchers
         while not job.finished and (seen_version is None or job.version <= seen_version):
             left = end - loop.time()
             if left <= 0:
                 return
             future: asyncio.Future[None] = loop.create_future()
-            job.watchers.add(future)
+            line.add(future)
             timer = loop.call_later(left, _resolve, future)
             try:
                 await future
             finally:
                 timer.cancel()
-                job.watchers.discard(future)
-
-    def _wake(self, job: LiveJob) -> None:
-        for future in job.watchers:
-            _resolve(future)
+                line.discard(future)
 
     # --- views ------------------------------------------------------------------------------------------------
 
@@ -192,6 +191,11 @@ def _shares(stages: Sequence[str]) -> list[float]:
     rest = 100.0 - sum(STAGE_SHARE.get(stage, 0.0) for stage in stages)
     others = sum(stage not in STAGE_SHARE for stage in stages)
     return [STAGE_SHARE.get(stage, rest / max(1, others)) for stage in stages]
+
+
+def _wake(futures: set["asyncio.Future[None]"]) -> None:
+    for future in futures:
+        _resolve(future)
 
 
 def _resolve(future: "asyncio.Future[None]") -> None:

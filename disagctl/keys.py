@@ -28,6 +28,11 @@ def head_keys(path: Path) -> KeyPair:
     return pair
 
 
+def relay_key(pair: KeyPair) -> bytes:
+    """What relayed tensors are encrypted with: made from the head's secret, so that the next head has the same one."""
+    return hmac.digest(pair.secret.encode(), b"disagctl relay key 1", "sha256")
+
+
 def new_token() -> str:
     """256 random bits, safe in a URL and a header."""
     return secrets.token_urlsafe(32)

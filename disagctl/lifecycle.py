@@ -72,6 +72,7 @@ def up(spec: Spec, *, wait_s: float | None, on_progress: OnStatus) -> ServiceRec
     check(spec)
     where = paths(spec.name)
     models = precheck.cards(spec)
+    precheck.check_precisions(spec, models)
     with _locked(where), precheck.ports_lock():
         if where.record.exists():
             record = _update(where, spec)

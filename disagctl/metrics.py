@@ -39,6 +39,7 @@ class StatusCollector(Collector):
         yield from self._stages()
         if self._status.loop is not None:
             yield from _loop(self._status.loop)
+        yield self._cache()
         requests = CounterMetricFamily("disagctl_requests", "Requests by outcome", labels=["outcome"])
         for outcome in ("accepted", "succeeded", "failed", "cancelled"):
             requests.add_metric([outcome], getattr(self._status.requests, outcome))
@@ -50,6 +51,19 @@ class StatusCollector(Collector):
         )
         yield GaugeMetricFamily("disagctl_usd_per_hour", "Present price of all nodes", value=self._status.usd_per_hour)
         yield GaugeMetricFamily("disagctl_nodes", "Nodes that exist", value=len(self._status.nodes))
+
+    def _cache(self) -> Metric:
+        """Hits over all results is the hit rate."""
+        family = CounterMetricFamily(
+            "disagctl_encoder_cache",
+            "Results of a stage with a cache, by outcome",
+            labels=["model", "stage", "outcome"],
+        )
+        for stage in self._status.stages:
+            if stage.computed or stage.remembered:
+                family.add_metric([stage.model, stage.stage, "miss"], stage.computed)
+                family.add_metric([stage.model, stage.stage, "hit"], stage.remembered)
+        return family
 
     def _stages(self) -> Iterator[Metric]:
         for name, (field, text) in STAGE_GAUGES.items():

@@ -19,7 +19,8 @@ DESCRIBE_S: Final = 120.0  # an engine may take long to import
 COMPONENT_STAGES: Final = (  # which stages load a component, by the beginning of its folder's name
     ("text_encoder", ("encode",)),
     ("image_encoder", ("encode",)),
-    ("transformer", ("denoise",)),
+    ("transformer_2", ("denoise", "denoise_low")),
+    ("transformer", ("denoise", "denoise_high")),
     ("unet", ("denoise",)),
     ("vae", ("encode", "decode")),  # only image-to-video encodes with it; it is small, and this is an upper bound
 )
@@ -31,7 +32,7 @@ def card_of(source: ModelSource) -> ModelCard:
         return _ask_adapter(source)
     if source.id == "synthetic":
         return SyntheticAdapter().card(source)
-    return read_card(configs(source))
+    return read_card(configs(source), source.options)
 
 
 def _ask_adapter(source: ModelSource) -> ModelCard:

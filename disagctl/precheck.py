@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,11 @@ from disagctl.errors import InfeasibleError, UsageError
 from disagctl.models import card_of, weight_bytes
 from disagctl.spec import Spec
 from disagctl.state import ServiceRecord
+from planner.precision import FORMATS, is_quantised, split_precision
 from stages.hardware import gpus
 from stages.models.base import ModelCard, ModelError
+from stages.models.registry import BUILTIN
+from stages.transport.relay import RelayError, check_store
 
 FIRST_PORT: Final = 8460
 PORTS_TRIED: Final = 40
@@ -27,7 +31,6 @@ OWN_PORTS: Final = range(20_000, 32_000)
 MIN_DISK_BYTES: Final = 512 << 20
 WORKER_BYTES: Final = 150 << 20  # a worker process without torch is far below, with torch and diffusers loaded above
 TORCH_BYTES: Final = 420 << 20
-MODES: Final = ("auto", "inline", "shm", "zmq")
 
 
 def cards(spec: Spec) -> dict[str, ModelCard]:
@@ -57,18 +60,42 @@ def check_infra(spec: Spec) -> None:
 
 
 def check_transport(spec: Spec) -> None:
-    """Only what this version implements."""
-    mode = spec.transport.mode
-    if mode not in MODES:
-        raise InfeasibleError(
-            f"transport.mode {mode} is not in this version", why=f"it has {', '.join(MODES)}",
-            next="set transport: {mode: auto}", code="transport_unsupported",
-        )  # fmt: skip
+    """A store that tensors are to go through must take and give; and what this version does not have."""
+    transport = spec.transport
+    if transport.relay:
+        try:
+            check_store(transport.relay)
+        except RelayError as err:
+            raise UsageError(
+                f"transport.relay {transport.relay} cannot be used", why=str(err),
+                next="check the URL and its credentials", code="relay_failed",
+            ) from err  # fmt: skip
     if spec.artifacts.store != "head":
         raise InfeasibleError(
             f"artifacts.store {spec.artifacts.store} is not in this version", why="results are kept on the head's disk",
             next="set artifacts: {store: head}", code="store_unsupported",
         )  # fmt: skip
+
+
+def check_precisions(spec: Spec, models: dict[str, ModelCard]) -> None:
+    """What holds weights in fewer bits must be installed, and run on this machine."""
+    for entry in spec.models:
+        if entry.id == "synthetic" or entry.adapter not in {None, *BUILTIN}:
+            continue
+        for stage in models[entry.name].stages:
+            base, _ = split_precision(spec.source(entry, stage).precision)
+            package = FORMATS[base].package if is_quantised(base) else ""
+            what = f"{entry.name}.{stage} cannot be held in {base}"
+            if package and find_spec(package) is None:
+                raise InfeasibleError(
+                    what, why=f"{package} is not installed here", code="precision_unsupported",
+                    next="pip install 'disagctl[worker-quant]', or change stages.*.precision",
+                )  # fmt: skip
+            if package and FORMATS[base].gpu and not gpus():
+                raise InfeasibleError(
+                    what, why=f"{package} computes on GPUs only, and there is none here", code="precision_unsupported",
+                    next="set stages.*.precision to int8 or auto",
+                )  # fmt: skip
 
 
 def check_memory(spec: Spec, models: dict[str, ModelCard]) -> None:
@@ -82,13 +109,22 @@ def check_memory(spec: Spec, models: dict[str, ModelCard]) -> None:
         base = WORKER_BYTES if entry.id == "synthetic" else TORCH_BYTES
         for stage in models[entry.name].stages:
             count = spec.replicas(entry.name, stage)[0]
-            need += count * (weights.get(stage, 0) * (1 if on_gpu else 2) + (0 if on_gpu else base))
+            held = weights.get(stage, 0) * (1 if on_gpu else 2) * share_on_device(spec.source(entry, stage).precision)
+            need += count * (int(held) + (0 if on_gpu else base))
     if need > free:
         where = "GPU memory" if on_gpu else "memory"
         raise InfeasibleError(
             f"the workers need about {gib(need)} of {where}", why=f"{gib(free)} is available",
             next="lower stages.*.replicas or use a smaller model", code="too_little_memory",
         )  # fmt: skip
+
+
+def share_on_device(precision: str) -> float:
+    """Of the weights' bytes as saved, at least so much is on the device."""
+    base, offload = split_precision(precision)
+    if offload and gpus():
+        return 0.0
+    return FORMATS[base].linear_bytes / 2 if is_quantised(base) else 1.0
 
 
 def check_disk(folder: Path) -> None:

@@ -66,6 +66,7 @@ def stage_view(head: "Head", role: Role) -> StageView:
     computing = {lease.worker for lease in leases if lease.started}
     leaving = [w for w in engine.roster.workers.values() if w.role != role and w.has == role and has_tasks(engine, w)]
     seconds, times = engine.durations.get(role, ()), head.load_watch.times[role]
+    computed, remembered = engine.remembered.get(role, (0, 0))
     return StageView(
         model=role.model,
         stage=role.stage,
@@ -85,6 +86,8 @@ def stage_view(head: "Head", role: Role) -> StageView:
         unpark_s=mean(times.unpark_s),
         switch_s=mean(times.switch_s),
         fetch_s=mean(times.fetch_s),
+        computed=computed,
+        remembered=remembered,
     )
 
 
@@ -149,16 +152,31 @@ def _node(row: NodeRow, now: float) -> NodeView:
 
 
 def _routes(head: "Head") -> list[RouteView]:
+    """A row a pair of workers that tensors went between; before any did, one a pair of stages with what is to be expected."""
+    known, notes = head.engine.routes, head.engine.routes.notes
+    rows = [
+        RouteView(source, target, via.transport, "set in the spec" if via.transport == head.transport else via.why)
+        for (source, target), via in known.used_pairs.items()
+    ]
+    if not rows:
+        transport, why = _expected(head)
+        pairs = [(m.name, a, b) for m in head.models() for a, b in zip(m.card.stages, m.card.stages[1:], strict=False)]
+        rows = [RouteView(f"{m}.{a}", f"{m}.{b}", transport, why) for m, a, b in pairs]
+    if notes:
+        for row in rows:
+            note = notes.get(row.target.partition(".")[0]) or next(iter(notes.values()))
+            row.why = f"{row.why}; {note}"
+    return rows
+
+
+def _expected(head: "Head") -> tuple[str, str]:
     mode = head.transport
-    hosts = {n.host for n in head.engine.roster.nodes.values()}
     if mode != "auto":
-        transport, why = mode, "set in the spec"
-    elif len(hosts) <= 1:
-        transport, why = "shm", "same host; up to 32 KiB inline"
-    else:
-        transport, why = "zmq", "different hosts; shm between workers of one"
-    pairs = [(m.name, a, b) for m in head.models() for a, b in zip(m.card.stages, m.card.stages[1:], strict=False)]
-    return [RouteView(f"{m}.{a}", f"{m}.{b}", transport, why) for m, a, b in pairs]
+        return mode, "set in the spec"
+    if len({n.host for n in head.engine.roster.nodes.values()}) <= 1:
+        return "shm", "same host; up to 32 KiB inline"
+    trusted = head.spec.transport.trusted_networks
+    return "zmq", "different hosts; Mooncake where it is faster" if trusted else "different hosts; encrypted"
 
 
 def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:

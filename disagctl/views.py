@@ -48,6 +48,8 @@ class StageView(msgspec.Struct):
     unpark_s: float | None = None
     switch_s: float | None = None
     fetch_s: float | None = None
+    computed: int = 0  # of a stage with a cache: results it computed, and results it had remembered
+    remembered: int = 0
 
 
 class LoopView(msgspec.Struct):
@@ -95,7 +97,7 @@ class WorkerView(msgspec.Struct):
 
 
 class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
-    """How tensors travel between two stages, and why so."""
+    """How tensors travel between two workers (before any did: between two stages), and why so."""
 
     source: str
     target: str

@@ -57,7 +57,10 @@ class Gpu(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """A priced SKU. ``usd_per_hour`` is of the whole node. ``max_nodes`` None: no known bound."""
+    """A priced SKU. ``usd_per_hour`` is of the whole node. ``max_nodes`` None: no known bound.
+
+    ``kind``: a label for rules that admit some offers only (StageRule.kinds); offers of unlike kinds are never pooled.
+    """
 
     cloud: str
     region: str
@@ -69,6 +72,7 @@ class Offer(msgspec.Struct, frozen=True):
     max_nodes: int | None = None
     launch_s: float = 300.0
     where: str = ""  # file:line, for messages
+    kind: str = ""
 
     def __str__(self) -> str:
         return f"{self.cloud}/{self.region} {self.instance_type} {self.accelerator}:{self.count}{' spot' if self.spot else ''}"
@@ -138,13 +142,18 @@ class StageCost(msgspec.Struct, frozen=True):
 
 
 class StageFacts(msgspec.Struct, frozen=True):
-    """What a model's config says of one stage. ``weights_gib`` at bf16; ``kind``: text | transformer | vae | other."""
+    """What a model's config says of one stage. ``weights_gib`` at bf16; ``kind``: text | transformer | vae | other.
+
+    ``linear_share``: of the weights, what can be quantised. ``streamed_gib``: on the GPU at once when offloaded, at bf16.
+    """
 
     stage: str
     kind: str
     params_b: float
     weights_gib: float
     costs: tuple[StageCost, ...] = ()
+    linear_share: float = 0.0
+    streamed_gib: float | None = None
 
 
 class ModelFacts(msgspec.Struct, frozen=True):

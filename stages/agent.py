@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +43,8 @@ from stages.protocol import (
 from stages.recorder import read_record
 from stages.settings import worker_environment
 from stages.slots import SlotBook, Start
+from stages.transport import mooncake
+from stages.transport.relay import RelayError, check_store, remove_prefix
 from stages.transport.segments import remove_worker
 
 log = logging.getLogger("stages.agent")
@@ -108,6 +111,8 @@ class Agent:
     def __init__(self, boot: Bootstrap, enrolled: Enrolled, context: "zmq.Context[Any]", keys: tuple[str, str]) -> None:
         self.boot, self.enrolled, self.keys = boot, enrolled, keys
         self.host = hardware.host_id()
+        self.trusted, self.note = mooncake_here(boot)
+        self.note = self.note or relay_here(boot)
         self.book = SlotBook(boot.node)
         self.processes: dict[str, Process] = {}
         self.head = 0
@@ -146,6 +151,7 @@ class Agent:
             hardware.memory_bytes(),
             hardware.gpus(),
             self._vitals(),
+            self.note,
         )
 
     def close(self) -> None:
@@ -160,6 +166,8 @@ class Agent:
                 process.kill()
                 process.popen.wait()
             remove_worker(Path(self.boot.shm_dir), process.worker)
+            if self.boot.relay:
+                sweep_store(self.boot.relay, process.worker)
         self.link.close()
 
     def _vitals(self) -> tuple[WorkerVitals, ...]:
@@ -194,11 +202,17 @@ class Agent:
             process.end()
             process.log.close()
             process.recorder.close()
-            remove_worker(Path(self.boot.shm_dir), vitals.worker)
+            self._sweep(vitals.worker)
             self.book.died(vitals.worker, now)
         for log_file in (self.log, *(process.log for process in self.processes.values())):
             log_file.trim()
         return ended
+
+    def _sweep(self, worker: str) -> None:
+        """Remove what the dead worker still offered."""
+        remove_worker(Path(self.boot.shm_dir), worker)
+        if self.boot.relay:  # the store may be slow, and we have a heart to beat
+            threading.Thread(target=sweep_store, args=(self.boot.relay, worker), daemon=True).start()
 
     def _act(self, now: float) -> None:
         for action in self.book.actions(now):
@@ -226,6 +240,11 @@ class Agent:
             pipeline=boot.pipeline,
             prefetch=boot.prefetch,
             gpu=action.gpu,
+            trusted=self.trusted,
+            mooncake=boot.mooncake,
+            relay=boot.relay,
+            relay_key=self.enrolled.relay_key,
+            encoder_cache=boot.encoder_cache,
         )
         path = Path(boot.work_dir) / f"{boot.node}.{action.slot}.log"
         try:
@@ -233,6 +252,42 @@ class Agent:
         except OSError as err:  # no memory, no processes, a full disk: try again after the pause
             log.error("cannot start worker %s: %s", action.worker, err)
             self.book.died(action.worker, time.monotonic())
+
+
+def sweep_store(prefix: str, worker: str) -> None:
+    """Remove a dead worker's objects. Those that stay go with the whole service's, at its end."""
+    try:
+        remove_prefix(prefix, worker)
+    except RelayError as err:
+        log.warning("objects of %s stay in the store: %s", worker, err)
+
+
+def relay_here(boot: Bootstrap) -> str:
+    """Why this node cannot use the store, if there is one that it is to use."""
+    if not boot.relay:
+        return ""
+    try:
+        check_store(boot.relay)
+    except RelayError as err:
+        log.warning("the store cannot be used: %s", err)
+        return f"no relay ({err})"
+    return ""
+
+
+def mooncake_here(boot: Bootstrap) -> tuple[tuple[str, ...], str]:
+    """The networks in which this node's workers use Mooncake, none where they cannot; and the note that says why not."""
+    wanted = boot.transport == "mooncake" or (boot.transport == "auto" and bool(boot.trusted))
+    if not wanted:
+        return (), ""
+    if not mooncake.trusts(boot.trusted, boot.advertise):
+        why = f"{boot.advertise} is not in transport.trusted_networks"
+    else:
+        why = mooncake.probe()
+    if not why:
+        return boot.trusted, ""
+    note = f"no Mooncake ({why}); tensors go over shared memory and zmq"
+    log.warning("%s", note)
+    return (), note
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ from stages.protocol import (
     ModelSource,
     Offer,
     Peers,
+    Reach,
     Release,
     Returned,
     RoleFailed,
@@ -44,6 +45,7 @@ from stages.protocol import (
     Started,
     Step,
     Task,
+    Via,
     Welcome,
     Who,
     WorkerMessage,
@@ -54,6 +56,8 @@ FETCHING: Final = "fetching"
 READY: Final = "ready"
 COMPUTING: Final = "computing"
 PUBLISHING: Final = "publishing"
+
+MAX_FETCHES: Final = 4  # at a time: one that is late does not hold up those behind it
 
 HELLO_BYTES: Final = MAX_CONTROL_BYTES // 4  # of held outputs in one message
 
@@ -115,7 +119,13 @@ class AllowPeers(msgspec.Struct, frozen=True):
     keys: tuple[str, ...]
 
 
-Instruction = Send | Load | Unload | Fetch | Compute | Stop | Publish | Forget | AllowPeers
+class SetReach(msgspec.Struct, frozen=True):
+    """Offer outputs by the routes that this calls for."""
+
+    reach: Reach
+
+
+Instruction = Send | Load | Unload | Fetch | Compute | Stop | Publish | Forget | AllowPeers | SetReach
 
 
 def weight(output: HeldOutput) -> int:
@@ -138,6 +148,8 @@ class Held(msgspec.Struct):
     cancelled: bool = False
     fetch_s: float = 0.0
     seconds: float = 0.0
+    via: Via | None = None
+    cached: bool | None = None
 
 
 class WorkerCore:
@@ -159,7 +171,7 @@ class WorkerCore:
 
     # --- from the head ----------------------------------------------------------------------------------------
 
-    def message(self, message: HeadMessage) -> list[Instruction]:
+    def message(self, message: HeadMessage) -> list[Instruction]:  # noqa: PLR0911  # a table
         """One message from the head."""
         match message:
             case Assign(task=task):
@@ -179,6 +191,8 @@ class WorkerCore:
                 return self._drain()
             case Peers(keys=keys):
                 return [AllowPeers(keys)]
+            case Reach():
+                return [SetReach(message)]
 
     def restate(self) -> list[Instruction]:
         """Everything the head needs to know of us: a Hello, and before it what is too much for one message."""
@@ -236,7 +250,7 @@ class WorkerCore:
 
     # --- the pipeline -----------------------------------------------------------------------------------------
 
-    def fetched(self, ref: TaskRef, fetch_s: float) -> list[Instruction]:
+    def fetched(self, ref: TaskRef, fetch_s: float, via: Via | None = None) -> list[Instruction]:
         """The input is here and verified."""
         held = self.tasks.get(ref)
         if held is None:
@@ -245,10 +259,10 @@ class WorkerCore:
             return [*self._end(ref), *self._advance()]
         if self.phase == "draining":
             return [*self._end(ref), Send(Returned(ref)), *self._advance()]
-        held.state, held.fetch_s = READY, fetch_s
+        held.state, held.fetch_s, held.via = READY, fetch_s, via
         return self._advance()
 
-    def fetch_failed(self, ref: TaskRef, message: str) -> list[Instruction]:
+    def fetch_failed(self, ref: TaskRef, message: str, *, unreachable: bool = False) -> list[Instruction]:
         """No route delivered the input."""
         held = self.tasks.get(ref)
         if held is None:
@@ -256,7 +270,7 @@ class WorkerCore:
         out = self._end(ref)
         if not held.cancelled:
             key = held.task.input.key if held.task.input else ""
-            out.append(Send(InputLost(ref, key, message)))
+            out.append(Send(InputLost(ref, key, message, unreachable)))
         return out + self._advance()
 
     def stepped(self, ref: TaskRef, done: int, total: int) -> list[Instruction]:
@@ -264,14 +278,14 @@ class WorkerCore:
         held = self.tasks.get(ref)
         return [] if held is None or held.cancelled else [Send(Step(ref, done, total))]
 
-    def computed(self, ref: TaskRef, seconds: float) -> list[Instruction]:
+    def computed(self, ref: TaskRef, seconds: float, cached: bool | None = None) -> list[Instruction]:
         """The result is in memory; the next task may compute while this one's result is published."""
         held = self.tasks.get(ref)
         if held is None:
             return self._advance()
         if held.cancelled:
             return [*self._end(ref), *self._advance()]
-        held.state, held.seconds = PUBLISHING, seconds
+        held.state, held.seconds, held.cached = PUBLISHING, seconds, cached
         publish: list[Instruction] = [Publish(ref)]
         return publish + self._advance()
 
@@ -292,17 +306,22 @@ class WorkerCore:
         return out + self._advance()
 
     def published(
-        self, ref: TaskRef, offer: Offer | None, artifact: Artifact | None, seconds: float | None = None
+        self,
+        ref: TaskRef,
+        offer: Offer | None,
+        artifact: Artifact | None,
+        seconds: float | None = None,
+        cached: bool | None = None,
     ) -> list[Instruction]:
-        """The result can be had by others. ``seconds`` is given when computing and publishing were one."""
+        """The result can be had by others. ``seconds`` (and ``cached``) come when computing and publishing were one."""
         held = self.tasks.pop(ref, None)
         if held is None or held.cancelled:
             return [Forget(ref.key), *self._advance()]
         if seconds is not None:
-            held.seconds = seconds
+            held.seconds, held.cached = seconds, cached
         self.held[ref.key] = HeldOutput(ref, offer, artifact)
-        done: list[Instruction] = [Send(Done(ref, held.seconds, offer, artifact, held.fetch_s))]
-        return done + self._advance()
+        news = Done(ref, held.seconds, offer, artifact, held.fetch_s, held.via, held.cached)
+        return [Send(news), *self._advance()]
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -368,7 +387,7 @@ class WorkerCore:
         return [Forget(ref.key)]
 
     def _advance(self) -> list[Instruction]:
-        """Whatever can go on, goes on: one fetch and one computation at a time, oldest first."""
+        """Whatever can go on, goes on: one computation and a few fetches at a time, oldest first."""
         if self.phase == "draining" and not self.tasks and (self._next is not None or not self.held):
             return self._drained()
         if self.phase == "ready" and self._next is not None:
@@ -383,11 +402,12 @@ class WorkerCore:
             if ready is not None:
                 ready.state, ready.started, computing = COMPUTING, True, True
                 out += [Send(Started(ready.task.ref)), Compute(ready.task)]
-        if FETCHING not in states and not (self.synchronous and (computing or sending)):
-            queued = next((h for h in self.tasks.values() if h.state == QUEUED), None)
-            if queued is not None:
-                queued.state = FETCHING
-                out.append(Fetch(queued.task))
+        if self.synchronous and (computing or sending):
+            return out
+        fetches = 1 if self.synchronous else MAX_FETCHES
+        for held in [h for h in self.tasks.values() if h.state == QUEUED][: max(0, fetches - states.count(FETCHING))]:
+            held.state = FETCHING
+            out.append(Fetch(held.task))
         return out
 
     def _drained(self) -> list[Instruction]:

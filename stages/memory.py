@@ -49,7 +49,8 @@ class Meter:
 def weights() -> tuple[int, str]:
     """(bytes of all parameters alive, what most of them are held in); (0, "") for an engine without torch."""
     totals: dict[str, int] = {}
-    for storage, dtype in {_storage(one): one.dtype for one in parameters()}.items():
+    held = (part for one in parameters() for part in tensors_of(one))
+    for storage, dtype in {_storage(one): one.dtype for one in held}.items():
         totals[str(dtype)] = totals.get(str(dtype), 0) + storage[1]
     if not totals:
         return 0, ""
@@ -58,12 +59,24 @@ def weights() -> tuple[int, str]:
 
 
 def parameters() -> list[Any]:
-    """Every ``torch.nn.Parameter`` of this process that has memory behind it."""
+    """Every ``torch.nn.Parameter`` of this process that has memory behind it; quantised ones are marked instead."""
     torch = _torch()
     if torch is None:
         return []
-    kind = torch.nn.Parameter
-    return [one for one in gc.get_objects() if issubclass(type(one), kind) and one.device.type != "meta"]
+    tensors = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+    return [
+        one
+        for one in tensors
+        if (issubclass(type(one), torch.nn.Parameter) or getattr(one, "_is_param", False)) and one.device.type != "meta"
+    ]
+
+
+def tensors_of(parameter: Any) -> list[Any]:
+    """The tensors that hold a parameter: itself, or a quantised one's numbers and scales."""
+    if hasattr(parameter, "__tensor_flatten__"):  # torchao
+        return [getattr(parameter, name) for name in parameter.__tensor_flatten__()[0]]
+    state = getattr(parameter, "quant_state", None)  # bitsandbytes
+    return [parameter] if state is None else [parameter, state.absmax]
 
 
 def _storage(parameter: Any) -> tuple[int, int]:

@@ -41,11 +41,12 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """``tensors[i]`` describes ``buffers[i]``; ``tree`` says where they belong."""
+    """``tensors[i]`` describes ``buffers[i]``; ``tree`` says where they belong. ``sealed``: the checksums are there."""
 
     tree: bytes
     tensors: tuple[TensorDesc, ...]
     buffers: tuple[memoryview, ...]
+    sealed: bool = True
 
     @property
     def nbytes(self) -> int:
@@ -56,7 +57,8 @@ class Parcel:
 def pack(values: dict[str, Any]) -> Parcel:
     """Pack a tree of None, bool, int, float, str, bytes, list, tuple, dict[str, …] and :class:`Leaf`.
 
-    Raises ParcelError for anything else: what crosses the wire is data, never an object.
+    Raises ParcelError for anything else: what crosses the wire is data, never an object. It comes without checksums:
+    whoever keeps or sends it seals it, which need not be the thread that computes.
     """
     leaves: list[Leaf] = []
 
@@ -76,10 +78,20 @@ def pack(values: dict[str, Any]) -> Parcel:
         raise ParcelError(msg)
     buffers = tuple(leaf.data.cast("B") if leaf.data.nbytes else memoryview(b"") for leaf in leaves)
     tensors = tuple(
-        TensorDesc(leaf.shape, leaf.dtype, buf.nbytes, xxhash.xxh3_64_intdigest(buf))
-        for leaf, buf in zip(leaves, buffers, strict=True)
+        TensorDesc(leaf.shape, leaf.dtype, buf.nbytes, 0) for leaf, buf in zip(leaves, buffers, strict=True)
     )
-    return Parcel(tree, tensors, buffers)
+    return Parcel(tree, tensors, buffers, sealed=not tensors)
+
+
+def seal(parcel: Parcel) -> Parcel:
+    """The parcel with its checksums. From here on its bytes must not change."""
+    if parcel.sealed:
+        return parcel
+    tensors = tuple(
+        msgspec.structs.replace(desc, checksum=xxhash.xxh3_64_intdigest(buffer))
+        for desc, buffer in zip(parcel.tensors, parcel.buffers, strict=True)
+    )
+    return Parcel(parcel.tree, tensors, parcel.buffers)
 
 
 def unpack(parcel: Parcel) -> dict[str, Any]:

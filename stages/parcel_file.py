@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from stages.parcel import Parcel, ParcelError, verify
+from stages.parcel import Parcel, ParcelError, seal, verify
 from stages.protocol import TensorDesc
 
 _LENGTH: Final = 8  # bytes of the little-endian length in front
@@ -18,6 +18,7 @@ class _Head(msgspec.Struct, array_like=True):
 
 def write_parcel(path: Path, parcel: Parcel) -> None:
     """Write, replacing what is there."""
+    parcel = seal(parcel)
     head = msgspec.msgpack.encode(_Head(parcel.tree, parcel.tensors))
     with path.open("wb") as file:
         file.write(len(head).to_bytes(_LENGTH, "little") + head)

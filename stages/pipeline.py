@@ -1,4 +1,4 @@
-"""Receive → compute → send, overlapped: three threads around one model, each with a bounded line of work.
+"""Receive → compute → send, overlapped: threads around one model, each with a bounded line of work.
 
 Bytes of the next task arrive while this one computes and the last one's result leaves. The bounds are the worker's credits:
 no line can hold more than the tasks that the head has assigned. Completions are posted as functions on the core, so that the
@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,6 +18,7 @@ import msgspec
 import xxhash
 
 from planner.domain import TaskRef
+from stages.cache import OutputCache, key_of
 from stages.closet import Closet
 from stages.core import Instruction, Load, WorkerCore
 from stages.models.base import File, ModelError, RequestError, StageModel
@@ -32,7 +33,9 @@ log = logging.getLogger(__name__)
 Completion = Callable[[WorkerCore], list[Instruction]]
 Post = Callable[[Completion], None]
 
-FETCH_DEADLINE_S: Final = 30.0
+FETCH_DEADLINE_S: Final = 30.0  # and a second for every SLOWEST_BYTES_PER_S; one that stalls ends sooner
+SLOWEST_BYTES_PER_S: Final = 1 << 17
+FETCH_TRIES: Final = 3  # before the stage that made the input has to compute it again
 UPLOAD_DEADLINE_S: Final = 60.0
 UPLOAD_PATIENCE_S: Final = 3600.0
 UPLOAD_PAUSE_S: Final = 1.0
@@ -53,24 +56,29 @@ class Pipeline:
         self,
         post: Post,
         outbox: Outbox,
-        fetchers: tuple[Fetcher, Fetcher],
+        fetchers: Sequence[Fetcher],
         uploader: Uploader,
         recorder: Recorder,
         device: str,
+        cache: OutputCache | None = None,
     ) -> None:
+        """One thread a fetcher; the last fetcher is the compute thread's, for what is inline."""
         self._post = post
         self._outbox = outbox
-        self._fetcher, self._inline = fetchers  # of the fetch thread and of the compute thread
+        *others, self._inline = fetchers
         self._recorder = recorder
         self._uploader = uploader  # used by the send thread alone
         self._device = device
         self._model: tuple[tuple[ModelSource, str], StageModel] | None = None
         self._closet = Closet(on_device=device != "cpu")
+        self._cache = cache
         self._inputs: dict[str, Parcel] = {}
         self._results: dict[str, Parcel | File] = {}
         self._stop: set[TaskRef] = set()
         self._lines: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
-        self._threads = [self._start(name) for name in ("fetch", "compute", "send")]
+        self._to_fetch: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._threads = [self._start(name) for name in ("compute", "send")]
+        self._fetch_threads = [self._start_fetching(fetcher) for fetcher in others]
 
     # --- from the main thread ---------------------------------------------------------------------------------
 
@@ -84,7 +92,7 @@ class Pipeline:
 
     def fetch(self, task: Task) -> None:
         """Bring the task's input here."""
-        self._lines["fetch"].put(lambda: self._fetch(task))
+        self._to_fetch.put(task)
 
     def compute(self, task: Task) -> None:
         """Run the task."""
@@ -108,7 +116,9 @@ class Pipeline:
         """End the threads (a computation in progress is not waited for longer than ``timeout_s``)."""
         for line in self._lines.values():
             line.put(None)
-        for thread in self._threads:
+        for _ in self._fetch_threads:
+            self._to_fetch.put(None)
+        for thread in (*self._threads, *self._fetch_threads):
             thread.join(timeout_s)
 
     # --- on the threads ---------------------------------------------------------------------------------------
@@ -122,6 +132,15 @@ class Pipeline:
                 job()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _start_fetching(self, fetcher: Fetcher) -> threading.Thread:
+        def run() -> None:
+            while (task := self._to_fetch.get()) is not None:
+                self._fetch(task, fetcher)
+
+        thread = threading.Thread(target=run, name="fetch", daemon=True)
         thread.start()
         return thread
 
@@ -154,26 +173,40 @@ class Pipeline:
         if self._model is not None:
             held, self._model = self._model, None
             self._closet.put(*held)
+        if self._cache is not None:
+            self._cache.clear()
 
-    def _fetch(self, task: Task) -> None:
+    def _fetch(self, task: Task, fetcher: Fetcher) -> None:
         begin = time.monotonic()
         assert task.input is not None  # the core fetches only what has a remote input  # noqa: S101
+        end = begin + FETCH_DEADLINE_S + task.input.nbytes / SLOWEST_BYTES_PER_S
         try:
-            parcel = self._fetcher.fetch(task.input, FETCH_DEADLINE_S)
+            parcel = self._try_fetch(task.ref, task.input, fetcher, end)
         except FetchError as err:
-            text = str(err)
+            text, unreachable = str(err), err.unreachable
             log.warning("input of %s/%s: %s", task.ref.request, task.ref.stage, text)
-            self._post(lambda core: core.fetch_failed(task.ref, text))
+            self._post(lambda core: core.fetch_failed(task.ref, text, unreachable=unreachable))
             return
         self._inputs[task.ref.key] = parcel
-        took = time.monotonic() - begin
-        self._post(lambda core: core.fetched(task.ref, took))
+        took, via = time.monotonic() - begin, fetcher.via
+        self._post(lambda core: core.fetched(task.ref, took, via))
+
+    def _try_fetch(self, ref: TaskRef, offer: Offer, fetcher: Fetcher, end: float) -> Parcel:
+        """Bytes that were lost or damaged on the way are asked for again; what is gone is not."""
+        for left in reversed(range(FETCH_TRIES)):
+            try:
+                return fetcher.fetch(offer, end - time.monotonic())
+            except FetchError as err:
+                if err.gone or err.unreachable or left == 0 or time.monotonic() >= end:
+                    raise
+                log.info("input of %s/%s, again: %s", ref.request, ref.stage, err)
+        raise AssertionError  # the last try returns or raises
 
     def _compute(self, task: Task) -> None:
         begin = time.monotonic()
         ref = task.ref
         try:
-            result = self._run(task, begin)
+            result, cached = self._recall(task, begin)
         except RequestError as err:
             self._fail(ref, "bad_request", str(err), retry=False, param=err.param)
             return
@@ -194,17 +227,33 @@ class Pipeline:
             self._stop.discard(ref)
             self._post(lambda core: core.stopped(ref))
         elif (len(result.data) if isinstance(result, File) else result.nbytes) <= INLINE_BYTES:
-            self._publish_result(ref, result, took)  # nothing to move: not worth a change of threads
+            self._publish_result(ref, result, took, cached)  # nothing to move: not worth a change of threads
         else:
             self._results[ref.key] = result
-            self._post(lambda core: core.computed(ref, took))
+            self._post(lambda core: core.computed(ref, took, cached))
 
-    def _run(self, task: Task, begin: float) -> Parcel | File | None:
+    def _recall(self, task: Task, begin: float) -> tuple[Parcel | File | None, bool | None]:
+        """The result, and whether it was remembered; None where nothing is."""
+        params: dict[str, Any] = msgspec.json.decode(task.params)
+        (source, stage), model = self._model or ((None, ""), None)
+        ignored = getattr(model, "ignores", None)
+        if self._cache is None or source is None or ignored is None:
+            return self._run(task, params, begin), None
+        key = key_of(source, stage, params, task.input, ignored)
+        found = self._cache.get(key)
+        if found is not None:
+            self._inputs.pop(task.ref.key, None)
+            return found, True
+        result = self._run(task, params, begin)
+        if isinstance(result, Parcel):
+            self._cache.put(key, result)
+        return result, False
+
+    def _run(self, task: Task, params: dict[str, Any], begin: float) -> Parcel | File | None:
         """None: stopped on the way."""
         if self._model is None:
             msg = "no model is loaded"
             raise RuntimeError(msg)
-        params: dict[str, Any] = msgspec.json.decode(task.params)
         inputs = self._inputs.pop(task.ref.key, None)
         if inputs is None and task.input is not None:
             inputs = self._inline.fetch(task.input, FETCH_DEADLINE_S)
@@ -229,7 +278,9 @@ class Pipeline:
         else:
             self._publish_result(ref, result, None)
 
-    def _publish_result(self, ref: TaskRef, result: Parcel | File, seconds: float | None) -> None:
+    def _publish_result(
+        self, ref: TaskRef, result: Parcel | File, seconds: float | None, cached: bool | None = None
+    ) -> None:
         offer: Offer | None = None
         artifact: Artifact | None = None
         self._stop.discard(ref)  # a cancel that came after the last step
@@ -242,7 +293,7 @@ class Pipeline:
             log.exception("publishing %s/%s failed", ref.request, ref.stage)
             self._fail(ref, "publish", f"{type(err).__name__}: {err}", retry=True)
             return
-        self._post(lambda core: core.published(ref, offer, artifact, seconds))
+        self._post(lambda core: core.published(ref, offer, artifact, seconds, cached))
 
     def _store(self, ref: TaskRef, file: File) -> Artifact:
         checksum = xxhash.xxh3_64_intdigest(file.data)

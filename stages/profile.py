@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from planner.precision import OFFLOAD, is_quantised, split_precision
 from stages import memory
 from stages.models import registry
 from stages.models.base import File, Job, ModelError, RequestError, StageModel
@@ -58,9 +59,9 @@ class Bench:
             from stages.models.blank import randomise
 
             randomise(memory.parameters())
-        held, precision = memory.weights()
+        held, seen = memory.weights()
         self.weights_bytes = held or int(getattr(self.model, "peak_bytes", 0))
-        self.loaded = Loaded(load_s, self.weights_bytes, precision)
+        self.loaded = Loaded(load_s, self.weights_bytes, _precision(order, seen))
 
     def measure(self, order: Measure, say: Say) -> Measured:
         """Warm up, then time the request."""
@@ -93,6 +94,13 @@ class Bench:
         else:
             _steps(job, 0, say, WARM_STEPS)
         self.meter.wait()
+
+
+def _precision(order: LoadStage, seen: str) -> str:
+    """As rows call it: what most weights are held in, or what they were quantised to. The CPU has nowhere to offload to."""
+    base, offload = split_precision(order.source.precision)
+    name = base if is_quantised(base) else seen
+    return name + OFFLOAD if offload and order.device != "cpu" else name
 
 
 def _again(seconds: list[float], order: Measure) -> bool:

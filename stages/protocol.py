@@ -28,7 +28,8 @@ class ModelSource(msgspec.Struct, frozen=True):
     revision: str | None = None
     dtype: str = "auto"
     adapter: str | None = None  # entry-point name in ``disagctl.adapters``; None = the first that supports it
-    options: bytes = b"{}"  # JSON the adapter understands (the synthetic model's stages; CPU offload …)
+    options: bytes = b"{}"  # JSON the adapter understands (the synthetic model's stages; the experts as stages …)
+    precision: str = "auto"  # of the stage the source is told for: a name of planner.precision; auto: by ``dtype``
 
 
 # --- tensors in flight -------------------------------------------------------------------------------------------
@@ -63,7 +64,24 @@ class ZmqRoute(msgspec.Struct, frozen=True, tag="zmq"):
     server_key: str  # z85
 
 
-Route = InlineRoute | ShmRoute | ZmqRoute
+class MooncakeRoute(msgspec.Struct, frozen=True, tag="mooncake"):
+    """A registered slot of a Mooncake engine, a header and then the tensors as in ShmRoute, that the receiver reads.
+
+    ``session``: host:port of the engine's present life. ``token``: the epoch that the slot's header must carry.
+    """
+
+    session: str
+    address: int
+    token: bytes
+
+
+class RelayRoute(msgspec.Struct, frozen=True, tag="relay"):
+    """An encrypted object in the service's store; ``name`` is relative to the service's prefix."""
+
+    name: str
+
+
+Route = InlineRoute | ShmRoute | ZmqRoute | MooncakeRoute | RelayRoute
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -180,6 +198,13 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
     total: int
 
 
+class Via(msgspec.Struct, frozen=True, array_like=True):
+    """How a task's input came, and why that way."""
+
+    transport: str
+    why: str
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set."""
 
@@ -188,6 +213,8 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     offer: Offer | None = None
     artifact: Artifact | None = None
     fetch_s: float = 0.0  # time the input took to arrive
+    via: Via | None = None  # None: it was in the message
+    cached: bool | None = None  # whether the result was remembered instead of computed; None: this stage forgets
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -201,11 +228,15 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class InputLost(msgspec.Struct, frozen=True, tag="input_lost"):
-    """The input could not be fetched by any route (its holder is gone, or the bytes are not what was promised)."""
+    """The input could not be fetched by any route (its holder is gone, or the bytes are not what was promised).
+
+    ``unreachable``: nobody answered. Its holder may well be there, behind a network that lets nobody through.
+    """
 
     ref: TaskRef
     key: str
     message: str
+    unreachable: bool = False
 
 
 class Returned(msgspec.Struct, frozen=True, tag="returned"):
@@ -270,7 +301,18 @@ class Peers(msgspec.Struct, frozen=True, tag="peers"):
     keys: tuple[str, ...]
 
 
-HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Release | Drain | Peers
+class Reach(msgspec.Struct, frozen=True, tag="reach"):
+    """Which routes offers need. ``shared``: hosts with more than one worker. ``several``: there is more than one host.
+
+    ``relay``: some worker could not reach this one, so outputs go to the store as well.
+    """
+
+    shared: tuple[str, ...]
+    several: bool
+    relay: bool = False
+
+
+HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Release | Drain | Peers | Reach
 
 # --- agent ↔ head ------------------------------------------------------------------------------------------------
 
@@ -306,6 +348,7 @@ class AgentHello(msgspec.Struct, frozen=True, tag="agent_hello"):
     memory_bytes: int
     gpus: tuple[GpuInfo, ...] = ()
     workers: tuple[WorkerVitals, ...] = ()
+    note: str = ""  # what this node cannot do although the spec asks for it, and what it does instead
 
 
 class AgentBeat(msgspec.Struct, frozen=True, tag="agent_beat"):
@@ -342,11 +385,12 @@ AgentOrder = Welcome | Who | Wishes | Shutdown | Peers
 
 
 class Enrolled(msgspec.Struct, frozen=True, tag="enrolled"):
-    """The node's key is on the list; connect to these."""
+    """The node's key is on the list; connect to these. ``relay_key``: what objects in the store are encrypted with."""
 
     node: str
     hub: str
     data: str
+    relay_key: bytes = b""
 
 
 class WorkerBoot(msgspec.Struct, frozen=True):
@@ -367,6 +411,11 @@ class WorkerBoot(msgspec.Struct, frozen=True):
     prefetch: int
     gpu: int | None = None
     recorder_fd: int | None = None
+    trusted: tuple[str, ...] = ()  # networks where Mooncake may be used; empty: nowhere
+    mooncake: str = "tcp"  # its protocol
+    relay: str = ""  # the service's prefix in the store; empty: none
+    relay_key: bytes = b""
+    encoder_cache: bool = False
 
 
 # --- data sockets -------------------------------------------------------------------------------------------------
@@ -414,3 +463,7 @@ class Bootstrap(msgspec.Struct, frozen=True):
     transport: str = "auto"
     pipeline: str = "async"
     prefetch: int = 2
+    trusted: tuple[str, ...] = ()
+    mooncake: str = "tcp"
+    relay: str = ""
+    encoder_cache: bool = False

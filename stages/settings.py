@@ -1,6 +1,9 @@
 """The one module of ``stages`` that reads the environment."""
 
 import os
+from typing import Final
+
+FROZEN_PEER_S: Final = 8  # Mooncake waits half a minute for a peer that does not move, unless told otherwise
 
 
 def worker_environment(gpu: int | None) -> dict[str, str]:
@@ -9,6 +12,8 @@ def worker_environment(gpu: int | None) -> dict[str, str]:
     env.setdefault("OMP_NUM_THREADS", "1")
     env.setdefault("MKL_NUM_THREADS", "1")
     env["PYTHONUNBUFFERED"] = "1"
+    env.setdefault("MC_TCP_PROGRESS_TIMEOUT_SEC", str(FROZEN_PEER_S))
+    env.setdefault("MC_LOG_LEVEL", "ERROR")
     env["CUDA_VISIBLE_DEVICES"] = "" if gpu is None else str(gpu)
     env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-ml-py counts them
     return env
@@ -20,3 +25,8 @@ def visible_gpus() -> set[int] | None:
     if listed is None:
         return None
     return {int(part) for part in listed.split(",") if part.strip().isdigit()}
+
+
+def test_faults() -> str:
+    """``DISAGCTL_TEST_FAULTS``: JSON of :class:`stages.transport.faulty.Faults`, set by tests and benchmarks alone."""
+    return os.environ.get("DISAGCTL_TEST_FAULTS", "")

@@ -14,13 +14,16 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import zmq
 
+from stages.cache import OutputCache
 from stages.core import (
+    MAX_FETCHES,
     AllowPeers,
     Compute,
     Fetch,
@@ -29,29 +32,38 @@ from stages.core import (
     Load,
     Publish,
     Send,
+    SetReach,
     Stop,
     Unload,
     WorkerCore,
 )
 from stages.link import Link
 from stages.pipeline import Completion, Pipeline, shm_worker_dir
-from stages.protocol import HEARTBEAT_S, HeadMessage, WorkerBoot, WorkerMessage
+from stages.protocol import HEARTBEAT_S, Done, HeadMessage, Started, WorkerBoot, WorkerMessage
 from stages.recorder import Recorder
+from stages.settings import test_faults
+from stages.transport import mooncake
+from stages.transport.base import Fetcher, TransportMode
 from stages.transport.data_server import DataServer
-from stages.transport.fetcher import RouteFetcher
-from stages.transport.outbox import HeldOutbox
+from stages.transport.faulty import Cap, Faults, FaultyFetcher
+from stages.transport.fetcher import RouteFetcher, Ways
+from stages.transport.outbox import HeldOutbox, Reach
+from stages.transport.relay import RelayError, RelayStore
 
 log = logging.getLogger("stages.worker")
 
 OUTBOX_BYTES = 16 << 30  # a bound, far above what credits allow
 PR_SET_PDEATHSIG = 1
+BRISK_S = 0.002  # tasks shorter than this may be over before the news that they began is worth a message
+LINGER_MS = 1
 
 
 class Mailbox:
-    """Completions from the threads, and the wake-up of the main loop."""
+    """Completions from the threads, and the wake-up of the main loop, which costs a system call only while that sleeps."""
 
     def __init__(self) -> None:
         self._items: deque[Completion] = deque()
+        self._asleep = False
         self.reader, self._writer = socket.socketpair()
         self.reader.setblocking(False)
         self._writer.setblocking(False)
@@ -59,15 +71,23 @@ class Mailbox:
     def post(self, item: Completion) -> None:
         """From any thread."""
         self._items.append(item)
-        try:
-            self._writer.send(b"x")
-        except BlockingIOError:
-            return  # it is full of wake-ups already
+        if self._asleep:
+            self._asleep = False  # one wake-up is enough
+            try:
+                self._writer.send(b"x")
+            except BlockingIOError:
+                return  # it is full of wake-ups already
+
+    def sleep(self) -> bool:
+        """On the main thread, before it waits on ``reader``: False when there is something to take at once."""
+        self._asleep = True  # first: what is posted from here on wakes us
+        return not self._items
 
     def take(self) -> list[Completion]:
         """On the main thread."""
+        self._asleep = False
         try:
-            while self.reader.recv(4096):
+            while len(self.reader.recv(4096)) == 4096:
                 pass
         except BlockingIOError:
             pass
@@ -98,6 +118,9 @@ class Worker:
         self.server = DataServer(
             public_key=boot.public, secret_key=boot.secret, host=boot.advertise, peers=(boot.public, boot.head_key)
         )
+        relay = relay_of(boot)
+        engine = mooncake.start(boot.advertise, boot.trusted, protocol=boot.mooncake) if boot.trusted else None
+        self.ways = Ways(engine, relay)
         self.outbox = HeldOutbox(
             boot.transport,  # type: ignore[arg-type]  # checked by the outbox
             shm_worker_dir(boot.shm_dir, boot.worker),
@@ -105,27 +128,33 @@ class Worker:
             self.server.endpoint,
             boot.public,
             OUTBOX_BYTES,
+            mooncake=self.ways.mooncake,
+            relay=relay,
         )
+        self.outbox.set_reach(Reach(here=True, elsewhere=False))  # until the head says that there are other hosts
         self.server.start(self.outbox.read)
         self.pipeline = Pipeline(
             self.mail.post,
             self.outbox,
-            (self._fetcher(), self._fetcher()),
+            (*faulty([self._fetcher() for _ in range(MAX_FETCHES)]), self._fetcher()),
             HeadUploader(boot, self._fetcher()),
             Recorder(boot.recorder_fd),
             "cpu" if boot.gpu is None else "cuda:0",  # the agent shows us one GPU
+            OutputCache() if boot.encoder_cache else None,
         )
         self.context: zmq.Context[Any] = zmq.Context()
         self.link: Link[HeadMessage, WorkerMessage] = Link(
             self.context, boot.hub, boot.worker, (boot.public, boot.secret), boot.head_key, list[HeadMessage]
         )
         self._outgoing: list[WorkerMessage] = []
+        self._brisk = False
         self._running = True
 
     def _fetcher(self) -> RouteFetcher:
         boot = self.boot
-        # "auto": the producer's mode decides which routes an offer has, and uploads by the head have only one
-        return RouteFetcher(boot.host, Path(boot.shm_dir), boot.public, boot.secret, "auto")
+        # Else "auto": the producer's mode decides which routes an offer has, and uploads by the head have only one.
+        mode: TransportMode = "mooncake" if boot.transport == "mooncake" else "auto"
+        return RouteFetcher(boot.host, Path(boot.shm_dir), boot.public, boot.secret, mode, ways=self.ways)
 
     def run(self) -> None:
         """Until the agent says stop."""
@@ -135,8 +164,10 @@ class Worker:
         self._perform(self.core.restate())
         next_beat = time.monotonic() + HEARTBEAT_S
         while self._running:
-            self._flush()
-            poller.poll(max(0, int((next_beat - time.monotonic()) * 1000)))
+            asleep = self.mail.sleep()
+            if not (asleep and self._may_linger() and poller.poll(LINGER_MS)):
+                self._flush()
+                poller.poll(max(0, int((next_beat - time.monotonic()) * 1000)) if asleep else 0)
             messages, lost = self.link.receive()
             for message in messages:
                 self._perform(self.core.message(message))
@@ -159,20 +190,28 @@ class Worker:
         self.pipeline.close(timeout_s=1.0)
         self.server.stop()
         self.outbox.close()
+        if self.ways.relay is not None:
+            self.ways.relay.close()
         self.context.destroy(0)
+
+    def _may_linger(self) -> bool:
+        """Whether all there is to say is that a task began which may well be over in a moment."""
+        return self._brisk and bool(self._outgoing) and all(isinstance(m, Started) for m in self._outgoing)
 
     def _flush(self) -> None:
         if self._outgoing:
             outgoing, self._outgoing = self._outgoing, []
-            self.link.send(outgoing)
+            done = {message.ref for message in outgoing if isinstance(message, Done)}
+            self.link.send([m for m in outgoing if not (isinstance(m, Started) and m.ref in done)])
 
     def _perform(self, instructions: list[Instruction]) -> None:  # noqa: C901  # a table
         for instruction in instructions:
             match instruction:
                 case Send(message=message):
                     self._outgoing.append(message)
+                    if isinstance(message, Done):
+                        self._brisk = message.seconds < BRISK_S
                 case Compute(task=task):
-                    self._flush()  # Started must be on its way before the engine can take the process down
                     self.pipeline.compute(task)
                 case Fetch(task=task):
                     self.pipeline.fetch(task)
@@ -188,6 +227,29 @@ class Worker:
                     self.pipeline.unload()
                 case AllowPeers(keys=keys):
                     self.server.set_peers({*keys, self.boot.public, self.boot.head_key})
+                case SetReach(reach=reach):
+                    here = self.boot.host in reach.shared or not reach.several
+                    self.outbox.set_reach(Reach(here, reach.several, reach.relay))
+
+
+def relay_of(boot: WorkerBoot) -> RelayStore | None:
+    """The worker's way to the store; None where there is none or it cannot be used, of which the agent tells."""
+    try:
+        return RelayStore(boot.relay, boot.worker, boot.relay_key) if boot.relay else None
+    except RelayError as err:
+        log.error("the store cannot be used: %s", err)
+        return None
+
+
+def faulty(fetchers: Sequence[Fetcher]) -> Sequence[Fetcher]:
+    """The fetchers; in a test that asks for them, with faults."""
+    wanted = test_faults()
+    if not wanted:
+        return fetchers
+    faults = msgspec.json.decode(wanted, type=Faults)
+    log.warning("transfers are made to fail: %s", wanted)
+    cap = Cap(faults.bytes_per_s)
+    return [FaultyFetcher(f, faults, faults.seed + i, time.sleep, cap) for i, f in enumerate(fetchers)]
 
 
 def die_with_parent() -> None:

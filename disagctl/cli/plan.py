@@ -12,6 +12,7 @@ from disagctl.errors import DisagctlError, InfeasibleError, OverBudgetError
 if TYPE_CHECKING:
     from disagctl.planning.document import PlanView
     from disagctl.planning.gather import Inputs
+    from disagctl.planning.plan_file import SavedPlan
     from disagctl.planning.protocol import Point
     from disagctl.spec import Spec
     from planner.plan import Infeasible
@@ -22,7 +23,7 @@ PLOT_S = 20.0  # for the solves behind a plot, beside the plan's own
 def plan(  # noqa: PLR0913, PLR0917  # one parameter an option
     spec: SpecFile,
     catalog: Annotated[
-        str | None, typer.Option("--catalog", metavar="CSV", help="Prices: a file, `sky`, or `shipped`.")
+        str | None, typer.Option("--catalog", metavar="CSV[,…]", help="Prices: files, `sky`, `shipped`.")
     ] = None,
     profiles: Annotated[str | None, typer.Option("--profiles", metavar="CSV", help="Timings of the models.")] = None,
     explain: Annotated[
@@ -34,6 +35,10 @@ def plan(  # noqa: PLR0913, PLR0917  # one parameter an option
     infra: Annotated[str | None, typer.Option("--infra", metavar="INFRA[,…]", help="Instead of the spec's.")] = None,
     budget: Annotated[
         float | None, typer.Option("--budget", metavar="USD_PER_H", help="Instead of the spec's.")
+    ] = None,
+    before: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Plan onwards from this plan (plan -o json), which runs already."),
     ] = None,
     time_limit: Annotated[
         float, typer.Option("--time-limit", min=0.1, max=3600, metavar="SECONDS", help="For solving.")
@@ -52,19 +57,30 @@ def plan(  # noqa: PLR0913, PLR0917  # one parameter an option
     if local.applies(wish):
         _show_local(wish, output)
         return
-    inputs = _gather(wish, spec, catalog, profiles, output)
+    inputs = _gather(wish, spec, profiles, _running(wish, before), output)
     view, points = _solve(inputs, explain, time_limit, output, sweep=plot is not None)
     _show(view, points, output)
     if plot is not None:
         _draw(view, points, plot)
 
 
-def _gather(wish: "Spec", spec: Path, catalog: str | None, profiles: str | None, output: str) -> "Inputs":
+def _running(wish: "Spec", before: Path | None) -> "SavedPlan | None":
+    """The plan that runs: the named file's, or that of the live service of this name."""
+    from disagctl.planning.plan_file import kept, read_plan
+    from disagctl.state import paths
+
+    if before is not None:
+        return read_plan(before)
+    where = paths(wish.name)
+    return kept(where.root) if where.record.exists() else None
+
+
+def _gather(wish: "Spec", spec: Path, profiles: str | None, before: "SavedPlan | None", output: str) -> "Inputs":
     from disagctl.cli.output import document
     from disagctl.planning.gather import gather
 
     try:
-        return gather(wish, spec, catalog, profiles)
+        return gather(wish, spec, profiles=profiles, before=before)
     except InfeasibleError as err:
         if output == "json":
             from disagctl.planning.document import refusal

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 MODEL_HELP = "A hub id, a folder with a diffusers repository, or `synthetic`."
 SHAPE_HELP = "WxH, WxHxFRAMES or either with @STEPS; may be repeated. Else two sizes × two step counts."
+PRECISION_HELP = (
+    "How weights are held: auto, bf16, fp16, fp32, int8, fp8 or nf4, with +offload to keep them on the host."
+)
+OPTIONS_HELP = "The spec's model.options; for `synthetic` its stages."
 DEVICE_HELP = "cpu, cuda:0, or GPUs by name (H100,L4); else the first GPU, else the processor."
 
 
@@ -29,6 +33,8 @@ def profile(  # noqa: PLR0913, PLR0917  # one parameter an option
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Do not use the model's weights.")] = False,
     name: Annotated[str | None, typer.Option("--name", help="What rows call the model; else its id or folder.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help=PRECISION_HELP)] = "auto",
+    options: Annotated[str, typer.Option("--options", metavar="JSON", help=OPTIONS_HELP)] = "{}",
     revision: Annotated[str | None, typer.Option("--revision", help="Of a model on the hub.")] = None,
     infra: Annotated[str, typer.Option("--infra", help="Where to measure; here unless it says otherwise.")] = "local",
     budget: Annotated[float | None, typer.Option("--budget", metavar="USD_PER_H", help="Of rented GPUs.")] = None,
@@ -42,7 +48,7 @@ def profile(  # noqa: PLR0913, PLR0917  # one parameter an option
 
     from disagctl.cli.output import say
     from disagctl.profiling.devices import find_devices
-    from disagctl.profiling.models import find_subject
+    from disagctl.profiling.models import Asked, find_subject
     from disagctl.profiling.rows import as_row, check, write
     from disagctl.profiling.run import profile as measure
 
@@ -56,15 +62,16 @@ def profile(  # noqa: PLR0913, PLR0917  # one parameter an option
         )
     check(file)
     devices = find_devices(device)
-    subject = find_subject(model, name, dtype, revision, weights=not random_weights)
+    asked = Asked(model, name, dtype, revision, precision, options, weights=not random_weights)
+    subject = find_subject(asked)
     if subject.missing:
         say(f"{subject.name}: weights are made up: {subject.missing}")
     outcomes: list[Outcome] = []
     signal.signal(signal.SIGTERM, _stop)
     for one in devices:
-        options = _options(subject, one, tuple(shape or ()), stage, repeats)
+        wanted = _options(subject, one, tuple(shape or ()), stage, repeats)
         with _display() as watch:
-            outcomes.append(measure(subject, one, options, watch))
+            outcomes.append(measure(subject, one, wanted, watch))
         write(file, [as_row(row) for row in outcomes[-1].rows])  # what is measured stays, should a later device fail
     _print(outcomes, subject, file, output)
 

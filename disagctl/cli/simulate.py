@@ -68,7 +68,7 @@ def simulate(  # noqa: PLR0913, PLR0917  # one parameter an option
     names = _policies(policy)
     service = load(spec, infra, budget, catalog)
     imperfect = Noise(service_sigma=noise, load_sigma=noise, launch_sigma=noise)
-    made = set_up(service, Wish(spec, trace, catalog, profiles, workers, seed, imperfect, elastic))
+    made = set_up(service, Wish(spec, trace, profiles, workers, seed, imperfect, elastic))
     if write_trace is not None:
         _write(made, write_trace)
     found = _run(made, names)

@@ -8,17 +8,19 @@ from disagctl.errors import UsageError
 if TYPE_CHECKING:
     from disagctl.spec import Spec
 
-WORDS = ("sky", "shipped")  # what --catalog takes besides a file
-
 
 def load(path: Path, infra: str | None, budget: float | None, catalog: str | None = None) -> "Spec":
     """Raises SpecError for the file and UsageError for the options."""
     from disagctl.spec import load_spec
     from disagctl.spec.infra import LOCAL, complaint
+    from disagctl.spec.locate import CATALOGS, is_file
 
-    prices = str(Path(catalog).absolute()) if catalog and catalog not in WORDS else None
+    names = [name.strip() for name in (catalog or "").split(",") if name.strip()]
+    if catalog and is_file(catalog):  # its name may hold a comma
+        names = [catalog]
+    prices = [name if name in CATALOGS else str(Path(name).absolute()) for name in names]
     spec = load_spec(
-        path, catalog=prices, infra=[LOCAL] if infra is not None else None
+        path, catalog=prices or None, infra=[LOCAL] if infra is not None else None
     )  # what stands there is not used
     if infra is not None:
         spec.infra = [place.strip() for place in infra.split(",") if place.strip()]

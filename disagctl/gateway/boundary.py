@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import re
-import secrets
 import traceback
 from typing import Final
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from disagctl.entropy import token_bytes
 from disagctl.gateway.errors import ApiError, interrupted
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _CLIENTS_ID.fullmatch(value):
             return bytes(value)
-    return b"req_" + secrets.token_hex(12).encode()
+    return b"req_" + token_bytes(12).hex().encode()
 
 
 def _report(request_id: str, scope: Scope, exc: Exception) -> None:

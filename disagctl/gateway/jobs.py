@@ -3,13 +3,13 @@
 import asyncio
 import hashlib
 import re
-import secrets
 from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from disagctl.entropy import token_bytes
 from disagctl.gateway.checks import Checked, Kind, check, check_upload, choose_model
 from disagctl.gateway.context import Context
 from disagctl.gateway.errors import ApiError, invalid, refusal
@@ -117,7 +117,7 @@ def _deadline_s(request: Request) -> float | None:
 
 
 def _seeds(first: int | None, count: int) -> list[int]:
-    start = secrets.randbelow(_DRAWN_SEEDS) if first is None else first
+    start = int.from_bytes(token_bytes(8)) % _DRAWN_SEEDS if first is None else first
     return [(start + i) & MAX_SEED for i in range(count)]
 
 

@@ -6,7 +6,6 @@ request: connections note when a phase began, and one sweep a second looks at al
 
 import asyncio
 import logging
-import secrets
 from typing import Any, Final, Literal, NoReturn
 
 from starlette.responses import Response
@@ -14,6 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from disagctl.entropy import token_bytes
 from disagctl.gateway.errors import ApiError
 from disagctl.gateway.limits import Limits
 
@@ -186,7 +186,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def _raw(answer: Response) -> bytes:
-    request_id = b"req_" + secrets.token_hex(12).encode()
+    request_id = b"req_" + token_bytes(12).hex().encode()
     headers: list[tuple[bytes, bytes]] = [*answer.raw_headers, (b"x-request-id", request_id), (b"connection", b"close")]
     lines = [name + b": " + value + b"\r\n" for name, value in headers]
     return b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)])

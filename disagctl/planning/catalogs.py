@@ -1,14 +1,13 @@
-"""Where prices come from: a CSV of the user's, the shipped snapshot, or SkyPilot's own catalog (``--catalog sky``)."""
+"""Where prices come from: CSV files of the user's, the shipped snapshot, SkyPilot's own catalog (``sky``), or several."""
 
-import csv
-import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from disagctl import clock
 from disagctl.errors import SpecError
@@ -16,39 +15,76 @@ from disagctl.planning import shipped
 from disagctl.planning.files import read_csv, refuse_fatal
 from planner.domain import Defect, Offer
 from planner.facts import parse_catalog
+from planner.facts.table import BadCell, Cells, number, read
 
 SHIPPED: Final = "shipped"
 SKY: Final = "sky"
 OLD_DAYS: Final = 90
-UNPRICED: Final = frozenset({"local", "slurm", "kubernetes", "k8s", "ssh"})  # what they cost, only their owner knows
+UNPRICED: Final = frozenset({"local", "slurm", "kubernetes", "ssh"})  # what they cost, only their owner knows
+_SYNONYMS: Final = {"k8s": "kubernetes"}
 _DATE = re.compile(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?")
 
 
+class RowFacts(msgspec.Struct, frozen=True):
+    """What a catalog says of a row beside its offers. None: nothing."""
+
+    as_of: str = ""
+    cpus: float | None = None
+    memory_gib: float | None = None
+
+
 class Catalog(msgspec.Struct):
-    """Offers with the date of each (by ``Offer.where``). ``label``: what to call it."""
+    """Offers, and what else is known of each (by ``Offer.where``). ``label``: what to call it."""
 
     label: str
     offers: list[Offer]
     defects: list[Defect]
-    dates: dict[str, str]
+    facts: dict[str, RowFacts]
+
+    def of(self, offer: Offer) -> RowFacts:
+        """What the offer's row says besides."""
+        return self.facts.get(offer.where, RowFacts())
 
     def as_of(self, offer: Offer) -> str:
         """When the offer's price was seen: a day, a month or a year."""
-        return self.dates.get(offer.where, "")
+        return self.of(offer).as_of
 
 
-def load_catalog(choice: str | None, clouds: Iterable[str]) -> Catalog:
-    """``choice``: None or ``shipped``, ``sky``, or a file. Raises SpecError naming file and line of the first bad row."""
+def canonical_cloud(name: str) -> str:
+    """``K8s`` → ``kubernetes``; other names in lower case."""
+    name = name.strip().lower()
+    return _SYNONYMS.get(name, name)
+
+
+def load_catalog(choice: str | Sequence[str] | None, clouds: Iterable[str]) -> Catalog:
+    """``choice``: ``shipped`` (also when empty), ``sky``, files. Of an offer that several have, the first one's price counts.
+
+    Raises SpecError naming file and line of the first bad row.
+    """
+    choices = [choice] if isinstance(choice, str) else list(choice or [SHIPPED])
+    clouds = list(clouds)
+    made = [_load(one, clouds) for one in dict.fromkeys(choices)]
+    if len(made) == 1:
+        return made[0]
+    offers: dict[tuple[object, ...], Offer] = {}
+    for catalog in made:
+        for offer in catalog.offers:
+            key = (offer.cloud, offer.region, offer.instance_type, offer.accelerator, offer.count, offer.spot)
+            offers.setdefault(key, offer)
+    return Catalog(
+        " and ".join(catalog.label for catalog in made),
+        list(offers.values()),
+        [defect for catalog in made for defect in catalog.defects],
+        {where: facts for catalog in made for where, facts in catalog.facts.items()},
+    )
+
+
+def _load(choice: str, clouds: list[str]) -> Catalog:
     if choice == SKY:
         return _from_sky(clouds)
-    if choice is None or choice == SHIPPED:
-        return _parsed(
-            shipped.text(shipped.PRICES),
-            shipped.PRICES,
-            f"the shipped snapshot of {shipped.SNAPSHOT}",
-            "",
-            strict=False,
-        )
+    if choice == SHIPPED:
+        label = f"the shipped snapshot of {shipped.SNAPSHOT}"
+        return _parsed(shipped.text(shipped.PRICES), shipped.PRICES, label, "", strict=False)
     path = Path(choice)
     text = read_csv(path, "catalog")
     seen = datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
@@ -82,26 +118,27 @@ def age(as_of: str) -> str:
 
 def _parsed(text: str, name: str, label: str, default_date: str, *, strict: bool) -> Catalog:
     offers, defects = parse_catalog(text, name, strict=strict)
-    return Catalog(label, offers, defects, _dates(text, name, default_date))
+    offers = [replace(o, cloud=canonical_cloud(o.cloud)) if o.cloud in _SYNONYMS else o for o in offers]
+    if strict and not offers and not any(defect.fatal for defect in defects):
+        why = defects[0].message if defects else "it has no rows"
+        defects.append(Defect(defects[0].where if defects else f"{name}:1", f"no offer is left: {why}", fatal=True))
+    facts = {}
+    for row in read(text, name, ())[0]:
+        try:
+            facts[row.where] = _row_facts(row, default_date)
+        except BadCell as error:
+            facts[row.where] = RowFacts(row.text("as_of") or default_date)
+            defects.append(Defect(row.where, str(error), fatal=strict))
+    return Catalog(label, offers, defects, facts)
 
 
-def _dates(text: str, name: str, default: str) -> dict[str, str]:
-    """The column ``as_of``, by file:line; parse_catalog has said already what is wrong with the text."""
-    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
-    dates: dict[str, str] = {}
-    column: int | None = None
-    header = False
-    try:
-        for cells in rows:
-            if not header and any(cells) and not cells[0].lstrip().startswith("#"):
-                names = [cell.strip().lower() for cell in cells]
-                column, header = (names.index("as_of") if "as_of" in names else None), True
-                continue
-            written = cells[column].strip() if column is not None and column < len(cells) else ""
-            dates[f"{name}:{rows.line_num}"] = written or default
-    except csv.Error:
-        return dates
-    return dates
+def _row_facts(row: Cells, default_date: str) -> RowFacts:
+    """The columns that no plan needs."""
+    return RowFacts(
+        row.text("as_of") or default_date,
+        number(row, "cpus", above=0) if row.text("cpus") else None,
+        number(row, "memory_gib", above=0) if row.text("memory_gib") else None,
+    )
 
 
 def _from_sky(clouds: Iterable[str]) -> Catalog:
@@ -109,7 +146,9 @@ def _from_sky(clouds: Iterable[str]) -> Catalog:
     from disagctl.provision.sky_catalog import SkyMissing, list_prices
 
     try:
-        text, seen = list_prices([cloud for cloud in clouds if cloud not in UNPRICED])
+        text, seen = list_prices(
+            [place for place in clouds if canonical_cloud(place.partition("/")[0]) not in UNPRICED]
+        )
     except SkyMissing as err:
         raise SpecError(
             "SkyPilot's catalog cannot be used", why=str(err), next="leave --catalog out for the shipped prices, or name a CSV",

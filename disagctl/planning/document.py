@@ -5,16 +5,28 @@ from typing import Any, Final
 import msgspec
 
 from disagctl.planning.catalogs import OLD_DAYS, age, days_old
+from disagctl.planning.digest import digests
 from disagctl.planning.gather import Inputs, doubts
+from disagctl.planning.plan_file import SCHEMA_VERSION
 from disagctl.planning.protocol import Answer, Point
-from planner.plan import Explanation, Infeasible, Plan, Row, to_json
+from planner.plan import Explanation, Infeasible, Plan, PlanDiff, Row, diff, to_json
 
-SCHEMA_VERSION: Final = 1
 DOUBTS_SHOWN: Final = 3
+HARDLY: Final = 0.03  # less is within the error of every number that a plan stands on
+
+
+class Change(msgspec.Struct):
+    """From what runs to the plan. ``penalty_usd_per_hour``: what starting and stopping weighed in the choice, unbilled."""
+
+    diff: PlanDiff
+    penalty_usd_per_hour: float
 
 
 class PlanView(msgspec.Struct):
-    """``ages``: of each row's price, in words. ``oldest``: date of the prices used. ``whole``: models in one piece."""
+    """``ages``: of each row's price, in words. ``oldest``: date of the prices used. ``whole``: models in one piece.
+
+    ``digests``: of the spec's parts that this is a plan for. ``change``: from the plan that runs.
+    """
 
     name: str
     plan: Plan
@@ -26,6 +38,8 @@ class PlanView(msgspec.Struct):
     whole: list[str]
     stages: dict[str, tuple[str, ...]]
     usable_gib: dict[str, float]
+    digests: dict[str, str] = {}
+    change: Change | None = None
     explanation: Explanation | None = None
 
 
@@ -45,8 +59,22 @@ def plan_view(inputs: Inputs, plan: Plan, explanation: Explanation | None = None
         whole=_whole(plan.rows, stages),
         stages=stages,
         usable_gib={gpu.name: gpu.usable_gib for gpu in inputs.request.gpus},
+        digests=digests(inputs.spec),
+        change=_change(inputs, plan),
         explanation=explanation,
     )
+
+
+def _change(inputs: Inputs, plan: Plan) -> Change | None:
+    if inputs.before is None:
+        return None
+    made = diff(inputs.before.plan(), plan)
+    prices = {str(one.offer): one.offer.usd_per_hour for one in [*inputs.before.plan().nodes, *plan.nodes]}
+    request, penalty = inputs.request, 0.0
+    for one in made.nodes:
+        each = request.start_penalty if one.after > one.before else request.stop_penalty
+        penalty += each * abs(one.after - one.before) * prices[str(one.offer)]
+    return Change(made, penalty)
 
 
 def document(view: PlanView, sweep: list[Point] | None = None) -> dict[str, Any]:
@@ -54,15 +82,31 @@ def document(view: PlanView, sweep: list[Point] | None = None) -> dict[str, Any]
     made = {"schema_version": SCHEMA_VERSION, "name": view.name, **to_json(view.plan)}
     for row, old in zip(made["rows"], view.ages, strict=True):
         row["price_age"] = old
+    for part in [*made["rows"], *made["nodes"]]:
+        del part["offer"]["kind"]
+    made["models"] = [{"name": name, "stages": list(stages)} for name, stages in view.stages.items()]
+    made["spec"] = view.digests
+    if view.change is not None:
+        made["diff"] = _diff_document(view.change)
     made["warnings"] = view.warnings
     made["prices"] = {"from": view.prices, "oldest": view.oldest or None}
     made["budget"] = {"max_usd_per_hour": view.budget}
     made["do_not_split"] = view.whole
+    made["advice"] = advice(view) or None
     if view.explanation is not None:
         made["explanation"] = msgspec.to_builtins(view.explanation)
     if sweep:
         made["sweep"] = msgspec.to_builtins(sweep)
     return made
+
+
+def _diff_document(change: Change) -> dict[str, Any]:
+    made: dict[str, Any] = msgspec.to_builtins(change.diff)
+    for one in made["nodes"]:
+        one["offer"] = {
+            key: one["offer"][key] for key in ("cloud", "region", "instance_type", "accelerator", "count", "spot")
+        }
+    return {**made, "penalty_usd_per_hour": change.penalty_usd_per_hour}
 
 
 def refusal(name: str, why: str, **more: Any) -> dict[str, Any]:
@@ -95,12 +139,25 @@ def _warnings(inputs: Inputs, plan: Plan, dates: list[str]) -> list[str]:
     old = [date for date in dates if (days_old(date) or 0) > OLD_DAYS]
     if old:
         said.append(f"prices as old as {old[0]}: look at today's before you rent (--catalog)")
-    doubtful = doubts(inputs.catalog.defects, {row.offer.where for row in plan.rows})
+    doubtful = doubts(inputs.catalog.defects, (row.offer for row in plan.rows))
     said += doubtful[:DOUBTS_SHOWN]
     if len(doubtful) > DOUBTS_SHOWN:
         said.append(f"{len(doubtful) - DOUBTS_SHOWN} more doubtful rows among the prices used")
     said += [f"{model}: nothing but profiled GPUs was considered: {why}" for model, why in inputs.unknown.items()]
     return list(dict.fromkeys(said))
+
+
+def advice(view: PlanView) -> str:
+    """Splitting is not an end in itself: say where it loses, and where it hardly wins. "" where it wins."""
+    plan = view.plan
+    if view.whole:
+        return f"do not split {' and '.join(view.whole)} for this load: whole pipelines on each GPU are cheapest"
+    costs = [one.usd_per_hour for one in plan.alternatives if one.name.startswith("whole pipeline")]
+    least = min((usd for usd in costs if usd is not None), default=None)
+    if least is None or not 0 < least <= plan.usd_per_hour * (1 + HARDLY):
+        return ""
+    saved = max(1 - plan.usd_per_hour / least, 0.0)
+    return f"splitting saves {saved:.1%} here: whole pipelines on each GPU cost ${least:.2f}/h, and move no tensors"
 
 
 def _whole(rows: tuple[Row, ...], stages: dict[str, tuple[str, ...]]) -> list[str]:

@@ -7,9 +7,11 @@ import msgspec
 
 from disagctl.errors import InfeasibleError, SpecError
 from disagctl.planning import shipped
-from disagctl.planning.catalogs import UNPRICED, Catalog, load_catalog
+from disagctl.planning.catalogs import SHIPPED, UNPRICED, Catalog, canonical_cloud, load_catalog
 from disagctl.planning.demand import Repos, demand
+from disagctl.planning.egress import egress
 from disagctl.planning.files import Lines
+from disagctl.planning.plan_file import SavedPlan
 from disagctl.planning.profiles import (
     PRECISIONS,
     STAGES,
@@ -22,27 +24,36 @@ from disagctl.planning.profiles import (
     with_memory,
 )
 from disagctl.planning.repos import find_repo
-from disagctl.planning.rules import stage_rules
+from disagctl.planning.rules import capped, stage_rules, unheeded, wishes_of
 from disagctl.spec import ModelEntry, Spec
 from disagctl.spec.schema import SYNTHETIC
-from planner.domain import Defect, ModelFacts, Profile, Shape, Workload
+from planner.domain import Defect, ModelFacts, Offer, Profile, Shape, Workload
 from planner.facts import parse_gpus
 from planner.facts.flops import Unknown, facts_from_configs
 from planner.plan import ModelSpec, PlanRequest
+from planner.plan.market import in_infra
+from stages.models.cards import is_split
 
 
 class Inputs(msgspec.Struct):
-    """What the planner is asked, and what it rests on. ``unknown``: models that nothing can be estimated for, and why."""
+    """What the planner is asked, and what it rests on. ``unknown``: models that nothing can be estimated for, and why.
+
+    ``before``: the plan that runs already.
+    """
 
     spec: Spec
     request: PlanRequest
     catalog: Catalog
     warnings: list[str]
     unknown: dict[str, str]
+    before: SavedPlan | None = None
 
 
-def gather(spec: Spec, path: Path, catalog: str | None = None, profiles: str | None = None) -> Inputs:
-    """Read everything. Raises SpecError with file:line for what is wrong in a file, InfeasibleError when nothing is known."""
+def gather(spec: Spec, path: Path, *, profiles: str | None = None, before: SavedPlan | None = None) -> Inputs:
+    """Read everything. ``before``: the plan that runs already.
+
+    Raises SpecError with file:line for what is wrong in a file, InfeasibleError when nothing is known or offered.
+    """
     lines = Lines(path)
     gpus = parse_gpus(shipped.text(shipped.GPUS), shipped.GPUS)
     own, defects = read_profiles(profiles or spec.profiles, gpus)
@@ -53,13 +64,16 @@ def gather(spec: Spec, path: Path, catalog: str | None = None, profiles: str | N
     timed |= {name: rows for name, rows in declared(spec, workload, gpus).items() if not timed[name]}
     facts, unknown = _facts(spec.models, repos, workload, timed, strangers)
     rows = with_memory((row for rows in timed.values() for row in rows), facts, gpus)
-    prices = load_catalog(catalog or spec.catalog, spec.infra)
+    prices = load_catalog(spec.catalog, spec.infra)
     _check_clouds(spec, prices, lines)
     stages = {entry.name: _stages(entry, facts, timed[entry.name]) for entry in spec.models}
-    rules, ignored = stage_rules(spec, stages, lines)
+    roles = [(name, stage) for name, parts in stages.items() for stage in parts]
+    offers, quotas, beside = capped(spec, _within(spec, prices), lines)
+    rules, offers = stage_rules(wishes_of(spec, stages, lines), offers, prices, roles)
+    leaving, unsaid = egress(spec, offers, lines)
     request = PlanRequest(
         workload=workload,
-        offers=tuple(prices.offers),
+        offers=offers,
         gpus=tuple(gpus),
         models=tuple(ModelSpec(e.name, stages[e.name], (PRECISIONS[e.dtype],)) for e in spec.models),
         profiles=tuple(rows),
@@ -67,11 +81,51 @@ def gather(spec: Spec, path: Path, catalog: str | None = None, profiles: str | N
         max_usd_per_hour=spec.budget.max_usd_per_hour,
         infra=tuple(_place(place) for place in spec.infra),
         rules=rules,
+        quotas=quotas,
         bundles=spec.bundles,
         cross_cloud=spec.placement.cross_cloud,
+        egress=leaving,
+        spot_share=spec.placement.max_spot_share,
+        pool_share=spec.placement.max_pool_share,
+        running=before.running() if before is not None else (),
     )
     said = [f"{defect.where}: {defect.message}" for defect in defects if not defect.fatal]
-    return Inputs(spec, request, prices, [*([strangers] if strangers else []), *ignored, *said], unknown)
+    warnings = [
+        *([strangers] if strangers else []),
+        *unheeded(spec),
+        *beside,
+        *unsaid,
+        *own_machines(offers),
+        *_gaps(spec),
+        *said,
+    ]
+    return Inputs(spec, request, prices, warnings, unknown, before)
+
+
+def _within(spec: Spec, prices: Catalog) -> list[Offer]:
+    """The offers of the spec's infra."""
+    infra = tuple(_place(place) for place in spec.infra)
+    return [offer for offer in prices.offers if in_infra(offer, infra)]
+
+
+def _gaps(spec: Spec) -> list[str]:
+    """What the shipped prices are known to lack, where the spec asks for it."""
+    if SHIPPED not in (spec.catalog or [SHIPPED]):
+        return []
+    asked = {_place(place).partition("/")[0] for place in spec.infra}
+    return [f"{why}; --catalog sky has them" for cloud, why in shipped.GAPS.items() if cloud in asked]
+
+
+def own_machines(offers: Iterable[Offer]) -> list[str]:
+    """A warning for machines of the user's whose number nobody said."""
+    unbounded = sorted(
+        {f"{o.cloud}/{o.region} {o.instance_type}" for o in offers if o.cloud in UNPRICED and o.max_nodes is None}
+    )
+    more = f" and {len(unbounded) - 3} more" if len(unbounded) > 3 else ""
+    names = ", ".join(unbounded[:3])
+    return (
+        [f"{names}{more}: as many nodes as needed are taken to be there; say how many (max_nodes)"] if unbounded else []
+    )
 
 
 def _facts(
@@ -88,7 +142,9 @@ def _facts(
             continue
         shapes: dict[Shape, None] = {c.shape: None for c in workload.classes if c.model == entry.name}
         shapes |= {row.shape: None for row in timed[entry.name]}
-        made = facts_from_configs(repo.index, repo.components, shapes, entry.name, repo.origin)
+        made = facts_from_configs(
+            repo.index, repo.components, shapes, entry.name, repo.origin, split=is_split(entry.options)
+        )
         if isinstance(made, Unknown):
             unknown[entry.name] = made.reason
         else:
@@ -117,16 +173,17 @@ def _check_clouds(spec: Spec, prices: Catalog, lines: Lines) -> None:
     """A place without a single offer: say so by name, rather than that the whole is infeasible."""
     clouds = {offer.cloud for offer in prices.offers}
     for index, place in enumerate(spec.infra):
-        cloud = place.partition("/")[0].lower()
+        cloud = canonical_cloud(place.partition("/")[0])
         if cloud in clouds:
             continue
         if cloud in UNPRICED:
             raise SpecError(
                 f"{lines.at('infra', index)}: {prices.label} has no offers of {cloud}",
                 why="what your own machines cost, and how many there are, only you know",
-                next=f"catalog: a CSV with rows such as {cloud},here,node,H100,8,20.0,,4", code="no_offers",
+                next=f"catalog: [mine.csv, shipped], with rows such as {cloud},here,node,H100,8,20.0,,4 in mine.csv",
+                code="no_offers",
             )  # fmt: skip
-        if not any(place.partition("/")[0].lower() in clouds for place in spec.infra):
+        if not any(canonical_cloud(place.partition("/")[0]) in clouds for place in spec.infra):
             raise InfeasibleError(
                 f"{prices.label} has no offers of {', '.join(spec.infra)}", why=f"it has {', '.join(sorted(clouds))}",
                 next="name another catalog with --catalog, or another infra", code="no_offers",
@@ -136,10 +193,17 @@ def _check_clouds(spec: Spec, prices: Catalog, lines: Lines) -> None:
 def _place(place: str) -> str:
     """Cloud and region; a zone is beyond what catalogs tell apart."""
     cloud, *rest = place.split("/")
-    return "/".join([cloud.lower(), *rest[:1]])
+    return "/".join([canonical_cloud(cloud), *rest[:1]])
 
 
-def doubts(defects: Iterable[Defect], used: Iterable[str]) -> list[str]:
-    """What was doubtful about the rows that a plan stands on. ``used``: their file:line."""
-    wanted = set(used)
-    return [f"{defect.where}: {defect.message}" for defect in defects if defect.where in wanted]
+def doubts(defects: Iterable[Defect], used: Iterable[Offer]) -> list[str]:
+    """What was doubtful about the rows that a plan stands on; of a row's two prices, about the one that is used."""
+    names: dict[str, set[str]] = {}
+    for offer in used:
+        names.setdefault(offer.where, set()).add(str(offer))
+    return [
+        f"{defect.where}: {defect.message}"
+        for defect in defects
+        if defect.where in names
+        and (": $" not in defect.message or defect.message.partition(": $")[0] in names[defect.where])
+    ]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from disagctl.planning.catalogs import load_catalog
-from disagctl.planning.document import SCHEMA_VERSION
+from disagctl.planning.plan_file import SCHEMA_VERSION
 from disagctl.spec import Spec
 from disagctl.spec.check_models import known_stages
 from disagctl.spec.infra import LOCAL
@@ -15,7 +15,7 @@ def applies(spec: Spec) -> bool:
     """Whether the spec means this machine, and no catalog puts a price on it."""
     if spec.infra != [LOCAL]:
         return False
-    return spec.catalog is None or all(offer.cloud != LOCAL for offer in load_catalog(spec.catalog, ()).offers)
+    return not spec.catalog or all(offer.cloud != LOCAL for offer in load_catalog(spec.catalog, ()).offers)
 
 
 def plan(spec: Spec) -> dict[str, Any]:

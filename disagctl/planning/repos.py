@@ -12,11 +12,10 @@ from disagctl.planning import shipped
 from disagctl.planning.names import network
 from disagctl.spec.schema import SYNTHETIC, ModelEntry, Spec
 from stages.models.base import ModelError
-from stages.models.cards import FAMILIES, INDEX, read_card, read_config
+from stages.models.cards import FAMILIES, INDEX, read_card, read_components, read_config, two_passes
 
 Config = dict[str, Any]
 _NETWORK: Final = ("httpx", "httpcore", "huggingface_hub", "requests")
-EMBEDDED_GUIDANCE: Final = frozenset({"FluxPipeline", "Flux2Pipeline", "HunyuanVideoPipeline"})  # one pass a step
 
 
 class Repo(msgspec.Struct):
@@ -34,7 +33,7 @@ class Repo(msgspec.Struct):
 
     def two_passes(self, guidance: float | None) -> bool:
         """Whether the spec asks for two passes a step; what the model does by itself, its facts know."""
-        return self.pipeline not in EMBEDDED_GUIDANCE and (guidance or 0.0) > 1
+        return two_passes(self.pipeline, guidance)
 
 
 def find_repo(spec: Spec, entry: ModelEntry, missing: Sequence[str], said: str = "") -> Repo | None:
@@ -56,7 +55,7 @@ def find_repo(spec: Spec, entry: ModelEntry, missing: Sequence[str], said: str =
 def _from_folder(folder: Path, origin: str = "") -> Repo | None:
     try:
         index = read_config(folder / INDEX)
-        components = {path.parent.name: read_config(path) for path in sorted(folder.glob("*/config.json"))}
+        components = read_components(folder)
         defaults = dict(read_card(folder).defaults)
     except ModelError:
         return None

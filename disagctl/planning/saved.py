@@ -1,55 +1,65 @@
-"""``up --plan FILE``: start exactly what ``disagctl plan -o json`` said."""
+"""``up --plan FILE``: start exactly what ``disagctl plan -o json`` said, or say why that will not do any more.
 
+accept(path, spec, spec_path)     SavedPlan at today's prices (plan_file.py), for clouds and one's own nodes
+follow(path, spec)                for ``infra: local``: the spec with the plan's replicas
+"""
+
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
-from disagctl.errors import InfeasibleError, SpecError, UsageError
-from disagctl.planning.document import SCHEMA_VERSION
+from disagctl.errors import InfeasibleError, OverBudgetError, UsageError
+from disagctl.planning.catalogs import Catalog, canonical_cloud, load_catalog
+from disagctl.planning.digest import changed
+from disagctl.planning.files import Lines
+from disagctl.planning.plan_file import SavedOffer, SavedPlan, read_plan
+from disagctl.planning.profiles import PRECISIONS
+from disagctl.planning.rules import capped
 from disagctl.spec import Spec
 from disagctl.spec.infra import LOCAL
-from disagctl.spec.schema import StageWish
 from disagctl.spec.units import Range
+from planner.domain import Offer
 
-MAX_BYTES: Final = 16 << 20
-
-
-class SavedRow(msgspec.Struct):
-    """What is needed of a row."""
-
-    model: str
-    stage: str
-    offer: dict[str, Any]
-    replicas: int
+RISE: Final = 0.05  # of the total, over what was previewed
 
 
-class SavedPlan(msgspec.Struct):
-    """What is needed of a plan."""
+def accept(path: Path, spec: Spec, spec_path: Path) -> SavedPlan:
+    """The plan at today's prices, to be executed as it is.
 
-    schema_version: int
-    name: str
-    feasible: bool
-    rows: list[SavedRow] = []
+    ``spec``: with what the command line says instead. Raises SpecError (3) for a broken file, UsageError (2) for a plan of
+    another service or another wish, InfeasibleError (4) for offers that are gone, OverBudgetError (5) when the total rose by
+    more than 5 % or is over the budget.
+    """
+    saved = read_plan(path)
+    _same_wish(path, saved, spec)
+    outside = sorted({str(one.offer) for one in saved.nodes if not _inside(one.offer, spec.infra)})
+    if outside:
+        raise UsageError(
+            f"{path} rents {outside[0]}", why=f"the spec's infra is {', '.join(spec.infra)}",
+            next="plan it again, or give the same --infra",
+        )  # fmt: skip
+    catalog = load_catalog(spec.catalog, spec.infra)
+    offers, _, _ = capped(spec, catalog.offers, Lines(spec_path))
+    priced = _priced(saved, offers, catalog)
+    _affordable(path, saved, priced, spec.budget.max_usd_per_hour)
+    return priced
 
 
 def follow(path: Path, spec: Spec) -> None:
-    """Set the spec's replicas to the plan's. Raises SpecError for a file that is no plan of this service, InfeasibleError
-    for one that this version cannot start."""
-    saved = _read(path)
-    if saved.name != spec.name:
-        raise UsageError(
-            f"{path} is a plan of {saved.name!r}", why=f"the spec is of {spec.name!r}", next="plan it again"
-        )
-    if not saved.feasible or not saved.rows:
-        raise InfeasibleError(f"{path} says that there is no plan", next="change the spec and plan it again")
-    elsewhere = sorted({str(row.offer.get("cloud")) for row in saved.rows} - {LOCAL})
-    if elsewhere or spec.infra != [LOCAL]:
+    """For this machine: set the spec's replicas and precisions to the plan's. Raises as ``accept`` does, and InfeasibleError
+    for what this version cannot start."""
+    saved = read_plan(path)
+    elsewhere = sorted({row.offer.cloud for row in saved.rows} - {LOCAL})
+    if saved.name == spec.name and (elsewhere or spec.infra != [LOCAL]):
         raise InfeasibleError(
             f"infra {', '.join(elsewhere or spec.infra)} cannot be provisioned",
             why="this version starts services on `infra: local` only", next="set infra: local", code="infra_unsupported",
         )  # fmt: skip
+    _same_wish(path, saved, spec)
     counts: dict[tuple[str, str], int] = {}
+    formats: dict[tuple[str, str], str] = {}
     for row in saved.rows:
         if "+" in row.stage:
             raise InfeasibleError(
@@ -57,28 +67,70 @@ def follow(path: Path, spec: Spec) -> None:
                 next="set bundles: false and plan it again", code="bundle_unsupported",
             )  # fmt: skip
         counts[row.model, row.stage] = counts.get((row.model, row.stage), 0) + row.replicas
-    names = {entry.name for entry in spec.models}
+        formats[row.model, row.stage] = row.precision
+    own = {entry.name: PRECISIONS[entry.dtype] for entry in spec.models}
     for (model, stage), count in counts.items():
-        if model not in names or count < 1:
-            raise UsageError(f"{path} does not fit the spec", why=f"{model}.{stage}: {count}", next="plan it again")
-        wish = spec.wish(model, stage)
+        wish = spec.wish(model, stage).settled(formats[model, stage], own[model])
         most = max(count, spec.replicas(model, stage)[1])
-        spec.stages[f"{model}.{stage}"] = StageWish(wish.resources, Range(count, most))
+        spec.stages[f"{model}.{stage}"] = replace(wish, replicas=Range(count, most))
 
 
-def _read(path: Path) -> SavedPlan:
-    next_step = "disagctl plan SPEC -o json > FILE writes one"
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as err:
-        raise SpecError(f"{path}:1: cannot read the plan", why=str(err), next=next_step, code="plan_invalid") from err
-    try:
-        saved = msgspec.json.decode(data, type=SavedPlan)
-    except msgspec.DecodeError as err:
-        raise SpecError(f"{path}:1: this is not a plan", why=str(err), next=next_step, code="plan_invalid") from err
-    if saved.schema_version != SCHEMA_VERSION:
-        raise SpecError(
-            f"{path}:1: a plan of another version", why=f"{saved.schema_version}", next=next_step, code="plan_invalid"
+def _same_wish(path: Path, saved: SavedPlan, spec: Spec) -> None:
+    if saved.name != spec.name:
+        raise UsageError(
+            f"{path} is a plan of {saved.name!r}", why=f"the spec is of {spec.name!r}", next="plan it again"
         )
-    return saved
+    strangers = sorted({row.model for row in saved.rows} ^ {entry.name for entry in spec.models})
+    if strangers:
+        raise UsageError(
+            f"{path} does not fit the spec", why=f"only one of them has {strangers[0]}", next="plan it again"
+        )
+    other = changed(saved.spec or {}, spec)
+    if other:
+        raise UsageError(
+            f"{path} was made for another {' and '.join(other)}", why="the spec has changed since", next="plan it again",
+            code="plan_stale",
+        )  # fmt: skip
+
+
+def _inside(offer: SavedOffer, infra: Iterable[str]) -> bool:
+    for written in infra:
+        cloud, _, rest = written.partition("/")
+        if canonical_cloud(cloud) == offer.cloud and rest.partition("/")[0] in {"", offer.region}:
+            return True
+    return False
+
+
+def _priced(saved: SavedPlan, offers: Iterable[Offer], catalog: Catalog) -> SavedPlan:
+    """With today's prices. Raises InfeasibleError for an offer that is gone, or has fewer nodes now."""
+    today = {(o.cloud, o.region, o.instance_type, o.accelerator, o.count, o.spot): o for o in offers}
+    for one in saved.nodes:
+        found = today.get(one.offer.sku)
+        if found is None or (found.max_nodes is not None and found.max_nodes < one.nodes):
+            few = f"has {found.max_nodes} nodes, the plan wants {one.nodes}" if found is not None else ""
+            what = few or "is not offered any more"
+            raise InfeasibleError(
+                f"{one.offer} {what}", why=f"prices: {catalog.label}", next="plan it again", code="offer_gone",
+            )  # fmt: skip
+
+    def live(offer: SavedOffer) -> SavedOffer:
+        return replace(offer, usd_per_hour=today[offer.sku].usd_per_hour, launch_s=today[offer.sku].launch_s)
+
+    nodes = [replace(one, offer=live(one.offer)) for one in saved.nodes]
+    rows = [replace(row, offer=live(row.offer)) for row in saved.rows]
+    priced = replace(saved, rows=rows, nodes=nodes)
+    return replace(priced, usd_per_hour=priced.rent + saved.egress_usd_per_hour)
+
+
+def _affordable(path: Path, saved: SavedPlan, live: SavedPlan, budget: float | None) -> None:
+    if live.usd_per_hour > saved.usd_per_hour * (1 + RISE) + 1e-6:
+        raise OverBudgetError(
+            f"{path} costs ${live.usd_per_hour:.2f}/h now",
+            why=f"it said ${saved.usd_per_hour:.2f}/h, and prices rose by more than {RISE:.0%}",
+            next="plan it again", code="prices_rose",
+        )  # fmt: skip
+    if budget is not None and live.usd_per_hour > budget:
+        raise OverBudgetError(
+            f"{path} costs ${live.usd_per_hour:.2f}/h", why=f"the budget is ${budget:.2f}/h",
+            next="plan it again, or raise the budget",
+        )  # fmt: skip

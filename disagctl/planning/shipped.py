@@ -6,8 +6,13 @@ from typing import Final
 GPUS: Final = "gpu-specs.csv"
 PRICES: Final = "gpu-prices.csv"
 PROFILES: Final = "published-profiles.csv"
+EGRESS: Final = "egress-prices.csv"
 CONFIGS: Final = "model-configs.json"
 SNAPSHOT: Final = "2026-09-25"  # the newest row of the prices; each row carries its own date
+
+GAPS: Final = {
+    "gcp": "the shipped prices of gcp are without L4, T4 and B200 (what their machines cost is not known here)"
+}
 
 
 def text(name: str) -> str:

@@ -61,7 +61,7 @@ def _features(stage: str, shapes: Sequence[Shape], work: ModelWork | None) -> tu
         rows = []
         for shape in shapes:
             linear, attention = found.flops(shape)
-            passes = work.passes(shape)
+            passes = work.passes(found, shape)
             rows.append([1.0, passes * linear / PFLOP, passes * attention / PFLOP])
         return ["fixed", "linear_pflop", "attention_pflop"], rows
     voxels = [shape.width * shape.height * shape.frames / 1e6 for shape in shapes]

@@ -1,8 +1,6 @@
 """The model to profile: its source and card, and whether its weights are here or made up."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -10,13 +8,13 @@ from disagctl.errors import CredentialsError, UsageError
 from disagctl.models import card_of
 from planner.facts.flops import Unknown, work_from_configs
 from planner.facts.work import ModelWork
+from planner.precision import AUTO, unfit
 from stages.models.base import ModelCard, ModelError
-from stages.models.cards import INDEX, read_config
+from stages.models.cards import INDEX, parse_options, read_components, read_config, two_passes
 from stages.models.weights import configs, fetch
 from stages.protocol import ModelSource
 
 SYNTHETIC = "synthetic"
-EMBEDDED_GUIDANCE = frozenset({"FluxPipeline", "Flux2Pipeline", "HunyuanVideoPipeline"})  # one pass a step
 _WEIGHTY = ("text_encoder", "image_encoder", "transformer", "unet", "vae")
 
 
@@ -31,21 +29,38 @@ class Subject(msgspec.Struct):
     missing: str = ""
 
 
-def find_subject(model: str, name: str | None, dtype: str, revision: str | None, *, weights: bool = True) -> Subject:
+class Asked(msgspec.Struct, frozen=True):
+    """The model to profile, and how. ``precision``: a name of planner.precision. ``options``: the spec's model.options (the
+    synthetic model's stages) as JSON. ``weights``: False to make them up."""
+
+    model: str
+    name: str | None = None
+    dtype: str = "auto"
+    revision: str | None = None
+    precision: str = AUTO
+    options: str = "{}"
+    weights: bool = True
+
+
+def find_subject(asked: Asked) -> Subject:
     """Read the model's configs, and fetch its weights if they are wanted.
 
     Raises UsageError or CredentialsError when there is no such model; without weights it can still be profiled.
     """
+    model, name = asked.model, asked.name
     local = Path(model).expanduser()
-    if model == SYNTHETIC:
-        source = ModelSource(model, model, dtype=dtype)
-        return Subject(name or model, source, card_of(source), guidance=False, work=None)
     where = str(local.absolute()) if local.is_dir() else model
-    source = ModelSource(name or model, where, revision, dtype)
+    source = ModelSource(
+        name or model, where, asked.revision, asked.dtype, options=asked.options.encode(), precision=asked.precision
+    )
+    _check_precision(asked.precision)
+    if model == SYNTHETIC:
+        return Subject(name or model, source, _synthetic_card(source), guidance=False, work=None)
     try:
         folder = configs(source)
-        card = card_of(ModelSource(model, str(folder.absolute())))
-        index, parts = read_config(folder / INDEX), _parts(folder)
+        card = card_of(msgspec.structs.replace(source, id=str(folder.absolute())))
+        split = parse_options(source.options).experts == "split"
+        index, parts = read_config(folder / INDEX), read_components(folder)
     except ModelError as err:
         wants = CredentialsError if "gated" in str(err) else UsageError
         raise wants(f"{model} cannot be read", why=str(err), code="model_missing") from err
@@ -55,25 +70,28 @@ def find_subject(model: str, name: str | None, dtype: str, revision: str | None,
         if not type(err).__module__.startswith(("httpx", "httpcore", "huggingface_hub")):
             raise
         raise _unreachable(err) from err
-    work = work_from_configs(index, parts)
+    work = work_from_configs(index, parts, split=split)
     return Subject(
         name=name or (local.absolute().name if local.is_dir() else model),
         source=source,
         card=card,
-        guidance=_two_passes(index, card.defaults),
+        guidance=two_passes(str(index.get("_class_name")), card.defaults.get("guidance_scale")),
         work=None if isinstance(work, Unknown) else work,
-        missing=_missing_weights(source, folder, list(parts)) if weights else "asked for",
+        missing=_missing_weights(source, folder, list(parts)) if asked.weights else "asked for",
     )
 
 
-def _parts(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.parent.name: read_config(path) for path in sorted(folder.glob("*/config.json"))}
+def _synthetic_card(source: ModelSource) -> ModelCard:
+    try:
+        return card_of(source)
+    except ModelError as err:
+        raise UsageError("the synthetic model cannot be made", why=str(err), next="check --options") from err
 
 
-def _two_passes(index: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
-    """Whether a step takes two passes as the model is served by default."""
-    scale = defaults.get("guidance_scale") or 0.0
-    return str(index.get("_class_name")) not in EMBEDDED_GUIDANCE and float(scale) > 1
+def _check_precision(precision: str) -> None:
+    problem = unfit(precision, "denoise")
+    if problem:
+        raise UsageError(f"--precision {precision} will not do", why=problem)
 
 
 def _missing_weights(source: ModelSource, folder: Path, parts: list[str]) -> str:

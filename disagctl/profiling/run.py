@@ -18,6 +18,7 @@ from disagctl.profiling.inputs import picture_parcel, request
 from disagctl.profiling.models import Subject
 from disagctl.profiling.outcome import Moment, Options, Outcome, Skipped
 from planner.domain import Profile, Shape
+from planner.precision import AUTO, unfit
 from stages.parcel_file import write_parcel
 from stages.profile_wire import Blank, BlankModel, Loaded, LoadStage, Measure, Measured, Progress
 from stages.protocol import ModelSource
@@ -67,7 +68,8 @@ class _Stage:
         points: list[Point] = []
         self.watch(Moment(self.device.name, stage))
         with Child(self.device.index, self.work / f"{stage}.log") as child:
-            order = LoadStage(self.subject.source, stage, self.device.torch, randomise=bool(self.options.why_random))
+            source = _held(self.subject.source, stage)
+            order = LoadStage(source, stage, self.device.torch, randomise=bool(self.options.why_random))
             loaded = self._ask(lambda: child.ask(order, Loaded), stage)
             for i, (shape, given) in enumerate(inputs.items()):
                 output = self.work / f"{stage}-{i}.parcel"
@@ -131,6 +133,11 @@ class _Stage:
             return ask()
         except StageTrouble as err:
             raise _failure(self.subject, self.device, stage, err) from err
+
+
+def _held(source: ModelSource, stage: str) -> ModelSource:
+    """What the stage is loaded from; a VAE as it was saved, whatever the precision."""
+    return msgspec.structs.replace(source, precision=AUTO) if unfit(source.precision, stage) else source
 
 
 def _failure(subject: Subject, device: Device, stage: str, err: StageTrouble) -> DisagctlError:

@@ -19,6 +19,8 @@ COLUMNS: Final = (
     "price",
     "spot_price",
     "max_nodes",
+    "cpus",
+    "memory_gib",
     "as_of",
 )
 
@@ -68,6 +70,8 @@ def _row(info: Any, dates: dict[str, str]) -> tuple[str, ...]:
         str(info.accelerator_name),
         *numbers,
         "",
+        _amount(info.cpu_count),
+        _amount(info.memory),
         dates.get(cloud, ""),
     )
 

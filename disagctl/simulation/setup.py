@@ -36,7 +36,6 @@ class Wish(msgspec.Struct, frozen=True):
 
     spec: Path
     trace: str
-    catalog: str | None = None
     profiles: str | None = None
     workers: int | None = None
     seed: int = 1
@@ -66,7 +65,7 @@ def set_up(spec: Spec, wish: Wish) -> Setup:
         if wish.elastic:
             raise UsageError("--elastic: there is nothing to rent on infra: local", next="name clouds with --infra")
         return _local(spec, wish, trace, slo)
-    inputs = gather(spec, wish.spec, wish.catalog, wish.profiles)
+    inputs = gather(spec, wish.spec, profiles=wish.profiles)
     trace = trace or generated(wish.trace, names[0], inputs.request.workload, wish.seed)
     workload = workload_of(trace, slo)
     stages = {model.name: model.stages for model in inputs.request.models}

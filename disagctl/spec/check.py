@@ -5,15 +5,18 @@ import re
 from typing import Final
 
 from disagctl.spec.check_models import check_models, known_stages
+from disagctl.spec.check_resources import check_resources
 from disagctl.spec.infra import check_infra
 from disagctl.spec.locate import is_file
 from disagctl.spec.nodes import Map, Problem, line_of, shown
 from disagctl.spec.schema import Spec, Workload
 from disagctl.spec.suggest import did_you_mean
+from planner.precision import unfit
 
 NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")  # also part of host names, ids and folder names
 _SECRET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _BUCKET: Final = re.compile(r"(?:s3|gs)://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](?:/[A-Za-z0-9._/-]*)?")
+_STORE: Final = re.compile(r"[a-z0-9+]+://\S+")
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _MAX_SHAPES: Final = 256
 _SHARE_SLACK: Final = 0.01
@@ -27,8 +30,11 @@ def check(spec: Spec, tree: Map, *, check_files: bool) -> None:
     check_models(spec, tree, check_files=check_files)
     _workloads(spec, tree, check_files)
     _stages(spec, tree)
+    check_resources(spec, tree)
+    _precisions(spec, tree)
     check_infra(spec, tree, check_files=check_files)
     _networks(spec, tree)
+    _transport(spec, tree)
     if spec.artifacts.store != "head" and not _BUCKET.fullmatch(spec.artifacts.store):
         line = line_of(tree, "artifacts", "store")
         raise Problem(line, f"store cannot be {shown(spec.artifacts.store)}", "it is head, s3://bucket or gs://bucket")
@@ -79,6 +85,17 @@ def _stages(spec: Spec, tree: Map) -> None:
             raise Problem(line_of(tree, "stages", key), f"no model here has a stage {shown(key)}", near)
 
 
+def _precisions(spec: Spec, tree: Map) -> None:
+    for key, wish in spec.stages.items():
+        line = line_of(tree, "stages", key, "precision")
+        if not wish.precisions:
+            raise Problem(line, "precision is an empty list", next="leave it out, or write such as [bf16, int8]")
+        for precision in wish.precisions:
+            problem = unfit(precision, key.rpartition(".")[2])
+            if problem:
+                raise Problem(line, problem)
+
+
 def _networks(spec: Spec, tree: Map) -> None:
     for i, network in enumerate(spec.transport.trusted_networks):
         try:
@@ -86,6 +103,20 @@ def _networks(spec: Spec, tree: Map) -> None:
         except ValueError as err:
             line = line_of(tree, "transport", "trusted_networks", i)
             raise Problem(line, f"{shown(network)} is not a network", "write it as 10.0.0.0/8") from err
+
+
+def _transport(spec: Spec, tree: Map) -> None:
+    transport, line = spec.transport, line_of(tree, "transport", "mode")
+    if transport.mode == "mooncake" and not transport.trusted_networks:
+        why = "Mooncake lets in everybody who can reach it"
+        raise Problem(line, "mode mooncake needs trusted_networks", why, "name them, such as [10.0.0.0/8]")
+    if transport.mode == "relay" and not transport.relay:
+        raise Problem(line, "mode relay needs a store", "tensors go through it", "set relay: s3://BUCKET/PREFIX")
+    if transport.relay is not None and not _STORE.fullmatch(transport.relay):
+        line = line_of(tree, "transport", "relay")
+        raise Problem(
+            line, f"{shown(transport.relay)} is not a store", "write it as s3://BUCKET/PREFIX or file:///FOLDER"
+        )
 
 
 def _api(spec: Spec, tree: Map) -> None:

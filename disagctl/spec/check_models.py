@@ -11,7 +11,7 @@ from disagctl.spec.locate import is_folder, is_local
 from disagctl.spec.nodes import Map, Problem, line_of, node_at, shown
 from disagctl.spec.schema import SYNTHETIC, ModelEntry, Spec
 from stages.models.base import ModelError
-from stages.models.cards import INDEX, STAGES, read_card
+from stages.models.cards import INDEX, SPLIT_STAGES, STAGES, is_split, parse_options, read_card
 from stages.models.registry import BUILTIN
 from stages.models.synthetic import StageOptions, parse
 
@@ -25,7 +25,9 @@ def known_stages(entry: ModelEntry) -> tuple[str, ...] | None:
     """The model's stages, in order; None when only its adapter could tell."""
     if entry.id == SYNTHETIC:
         return tuple(entry.stages) or STAGES
-    return STAGES if entry.adapter is None or entry.adapter in BUILTIN else None
+    if entry.adapter is not None and entry.adapter not in BUILTIN:
+        return None
+    return SPLIT_STAGES if is_split(entry.options) else STAGES
 
 
 def check_models(spec: Spec, tree: Map, *, check_files: bool) -> None:
@@ -66,6 +68,11 @@ def _real(entry: ModelEntry, tree: Map, index: int, check_files: bool) -> None:
         where = line_of(tree, "models", index, "stages")
         what = "model.stages describes the synthetic model's stages"
         raise Problem(where, what, "this model's stages follow from its files", "replicas belong to stages: below")
+    if entry.adapter is None or entry.adapter in BUILTIN:
+        try:
+            parse_options(msgspec.json.encode(entry.options))
+        except ModelError as err:
+            raise Problem(line_of(tree, "models", index, "options"), str(err)) from err
     if not is_local(entry.id):
         if not _HUB_ID.fullmatch(entry.id):
             raise Problem(line, f"{shown(entry.id)} is neither a hub id nor a folder", "write owner/name, or ./folder")
@@ -79,6 +86,6 @@ def _folder(entry: ModelEntry, line: int) -> None:
     if entry.adapter is not None and entry.adapter not in BUILTIN:
         return  # only its adapter knows what belongs there
     try:
-        read_card(Path(entry.id))
+        read_card(Path(entry.id), msgspec.json.encode(entry.options))
     except ModelError as err:
         raise Problem(line, f"{shown(entry.id)} is no model", str(err), f"a model's folder holds {INDEX}") from err

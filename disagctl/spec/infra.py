@@ -1,14 +1,14 @@
 """Where a service may run: ``local``, ``slurm``, ``aws``, ``aws/us-east-1`` …"""
 
-import csv
 import re
 from pathlib import Path
 from typing import Final
 
-from disagctl.spec.locate import is_file
+from disagctl.spec.locate import CATALOGS, is_file
 from disagctl.spec.nodes import Map, Problem, line_of, shown
 from disagctl.spec.schema import Spec
 from disagctl.spec.suggest import did_you_mean
+from planner.facts.table import read
 
 LOCAL: Final = "local"
 PLACES: Final = (
@@ -22,8 +22,10 @@ _CATALOG_BYTES: Final = 4 << 20
 
 def check_infra(spec: Spec, tree: Map, *, check_files: bool) -> None:
     """Raises Problem for a place that neither we nor the catalog know, and for files that are not there."""
-    for key, path in (("catalog", spec.catalog), ("profiles", spec.profiles)):
-        if path is not None and check_files and not is_file(path):
+    files = [("catalog", path) for path in spec.catalog if path not in CATALOGS]
+    files += [("profiles", spec.profiles)] if spec.profiles is not None else []
+    for key, path in files:
+        if check_files and not is_file(path):
             raise Problem(
                 line_of(tree, key), f"there is no file {shown(path)}", "paths are relative to the spec's folder"
             )
@@ -33,14 +35,16 @@ def check_infra(spec: Spec, tree: Map, *, check_files: bool) -> None:
         raise Problem(line_of(tree, "infra", index), what, why)
 
 
-def complaint(infra: list[str], catalog: str | None) -> tuple[int, str, str] | None:
+def complaint(infra: list[str], catalogs: list[str]) -> tuple[int, str, str] | None:
     """(which entry, what is wrong, what to write) of the first place that is none; None when all are well."""
     if not infra:
         return 0, "infra is empty", "write infra: local"
-    known = [*PLACES, *_catalog_clouds(catalog)]
+    named = [_catalog_clouds(path) for path in catalogs]
+    known = [*PLACES, *sorted({cloud for clouds in named for cloud in clouds or ()})]
     for index, place in enumerate(infra):
         name = place.partition("/")[0].lower()
-        if not _PLACE.fullmatch(place) or name not in known:
+        unsure = None in named  # the planner complains about a catalog, and says what is wrong with it
+        if not _PLACE.fullmatch(place) or (name not in known and not unsure):
             why = did_you_mean(name, known) or "it is local, slurm, kubernetes or a cloud"
             return index, f"{shown(place)} is no infra known here", why
     if LOCAL in infra and len(infra) > 1:
@@ -48,13 +52,16 @@ def complaint(infra: list[str], catalog: str | None) -> tuple[int, str, str] | N
     return None
 
 
-def _catalog_clouds(catalog: str | None) -> set[str]:
-    """The clouds in the catalog's first columns; a catalog that cannot be read is the planner's to complain about."""
-    if catalog is None or not is_file(catalog):
+def _catalog_clouds(catalog: str) -> set[str] | None:
+    """The clouds that a catalog names; None when that cannot be said: it is no catalog, or too long to look through here."""
+    if catalog in CATALOGS:
         return set()
     try:
         with Path(catalog).open("rb") as file:
-            text = file.read(_CATALOG_BYTES).decode("utf-8", "replace")
-        return {(row.get("cloud") or "").strip().lower() for row in csv.DictReader(text.splitlines())} - {""}
-    except (OSError, csv.Error):
-        return set()
+            data = file.read(_CATALOG_BYTES + 1)
+    except (OSError, ValueError):
+        return None
+    if len(data) > _CATALOG_BYTES:
+        return None
+    rows, defects = read(data.decode("utf-8", "replace"), catalog, ("cloud",))
+    return None if defects or not rows else {row.text("cloud").lower() for row in rows} - {""}

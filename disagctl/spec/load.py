@@ -13,7 +13,7 @@ from disagctl.spec.yaml_reader import read_text, read_tree
 
 
 def load_spec(
-    path: Path, *, check_files: bool = True, catalog: str | None = None, infra: list[str] | None = None
+    path: Path, *, check_files: bool = True, catalog: list[str] | None = None, infra: list[str] | None = None
 ) -> Spec:
     """Read and check ``path``. Raises SpecError, and nothing else. ``catalog`` and ``infra``: instead of the spec's.
 
@@ -35,7 +35,7 @@ def parse_spec(text: str, *, base: Path, name: str = "service.yaml", check_files
 
 
 def _build(
-    text: str, base: Path, check_files: bool, catalog: str | None = None, infra: list[str] | None = None
+    text: str, base: Path, check_files: bool, catalog: list[str] | None = None, infra: list[str] | None = None
 ) -> Spec:
     root = read_tree(text)
     tree = _expand(root)
@@ -48,7 +48,7 @@ def _build(
 
 
 def _expand(root: Map) -> Map:
-    """``model: {…}`` is one entry of ``models``, and one infra needs no list. Lines stay what they are."""
+    """``model: {…}`` is one entry of ``models``, and one infra or catalog needs no list. Lines stay what they are."""
     items: dict[str, Node] = dict(root.items)
     lines = dict(root.lines)
     if "model" in items and "models" in items:
@@ -66,7 +66,8 @@ def _expand(root: Map) -> Map:
             raise Problem(lines[key], f"unknown key {shown(key)}", did_you_mean(key, known))
     if "models" not in items:
         raise Problem(root.line, "the key 'model' is missing", "which model shall the service serve?")
-    if isinstance(items.get("infra"), Scalar):
-        infra = items["infra"]
-        items["infra"] = Seq([infra], infra.line)
+    for key in ("infra", "catalog"):
+        one = items.get(key)
+        if isinstance(one, Scalar):
+            items[key] = Seq([] if one.plain and one.value is None else [one], one.line)
     return Map(items, lines, root.line)

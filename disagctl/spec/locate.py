@@ -5,6 +5,7 @@ from typing import Final
 
 from disagctl.spec.schema import SYNTHETIC, ModelEntry, Spec
 
+CATALOGS: Final = ("shipped", "sky")  # what stands for no file
 _LOCAL_SIGNS: Final = ("/", "./", "../", "~/")
 
 
@@ -17,7 +18,7 @@ def absolute(spec: Spec, base: Path) -> None:
             entry.workload.trace = _path(entry.workload.trace, base)
     if spec.workload is not None and spec.workload.trace:
         spec.workload.trace = _path(spec.workload.trace, base)
-    spec.catalog = _path(spec.catalog, base) if spec.catalog else None
+    spec.catalog = [name if name in CATALOGS else _path(name, base) for name in spec.catalog]
     spec.profiles = _path(spec.profiles, base) if spec.profiles else None
     spec.api.certificate = _path(spec.api.certificate, base) if spec.api.certificate else None
     spec.api.private_key = _path(spec.api.private_key, base) if spec.api.private_key else None

@@ -78,6 +78,7 @@ def json_schema() -> dict[str, Any]:
     shorthand = {"oneOf": [{"$ref": "#/$defs/ModelEntry"}, {"type": "string"}]}
     root["properties"] = {"name": root["properties"].pop("name"), "model": shorthand, **root["properties"]}
     root["properties"]["infra"] = {"anyOf": [{"type": "string"}, root["properties"]["infra"]], "default": "local"}
+    root["properties"]["catalog"] = {"anyOf": [{"type": "string"}, root["properties"]["catalog"]], "default": "shipped"}
     root["required"] = ["name"]
     root["oneOf"] = [{"required": ["model"]}, {"required": ["models"]}]
     return {"$schema": SCHEMA_ID, **root, "title": "disagctl service.yaml", "$defs": definitions, "schema_version": 1}

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta, field
 
 from disagctl.spec.units import Range, Size
+from planner.precision import AUTO, OFFLOAD, resolved, split_precision
 from stages.protocol import ModelSource
 
 SYNTHETIC: Final = "synthetic"
@@ -25,7 +26,11 @@ Resolution = Annotated[Size, _unit("size", "string", examples=["832x480"])]
 Replicas = Annotated[Range | None, _unit("range", "string", "integer", examples=[2, "1..16"])]
 Gib = Annotated[float, _unit("memory", "string", "number", examples=[50, "50GiB"])]
 Positive = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+Price = Annotated[float, Meta(ge=0, le=1000)]
+Cap = Annotated[int, Meta(ge=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
+Precision = Literal["auto", "bf16", "fp16", "fp32", "int8", "fp8", "nf4"]  # planner.precision.FORMATS
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,16 +109,52 @@ class Resources(_Section):
 
 
 class StageWish(_Section):
-    """What one stage runs on, and how many workers it may have."""
+    """What one stage runs on, how many workers it may have, and how they hold its weights.
+
+    ``precision``: of several the plan chooses, and without a plan the first is taken; ``auto``: the model's ``dtype``.
+    ``offload``: the weights stay in the host's memory.
+    """
 
     resources: Resources = field(default_factory=Resources)
     replicas: Replicas = None  # None: one here, as many as the plan says elsewhere
+    precision: Precision | list[Precision] = "auto"
+    offload: bool = False
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """As workers and the planner call them (planner.precision)."""
+        names = [self.precision] if isinstance(self.precision, str) else self.precision
+        return tuple(dict.fromkeys(name + (OFFLOAD if self.offload else "") for name in names))
+
+    def settled(self, precision: str, own: str) -> "StageWish":
+        """With only the name that a plan chose of the list. ``own``: what ``auto`` is to the planner."""
+        chosen = next((name for name in self.precisions if resolved(name, own) == precision), None)
+        return self if chosen is None else msgspec.structs.replace(self, precision=split_precision(chosen)[0])
 
 
 class Placement(_Section):
-    """Where stages may be."""
+    """Where stages may be, and how much may hang on machines that can be taken away.
+
+    ``max_spot_share``: of all rented GPUs, on spot. ``max_pool_share``: of all spend, on one spot pool (cloud, region, GPU).
+    ``egress_usd_per_gib``: by cloud, instead of the shipped prices.
+    """
 
     cross_cloud: bool = False
+    max_spot_share: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_pool_share: Share | None = None
+    egress_usd_per_gib: dict[str, Price] = field(default_factory=dict)
+
+
+class Quota(_Section):
+    """A cap on offers: ``max_gpus`` over all that match together, or ``max_nodes`` of each, instead of the catalog's."""
+
+    max_gpus: Cap | None = None
+    max_nodes: Cap | None = None
+    cloud: str | None = None
+    region: str | None = None
+    instance_type: str | None = None
+    accelerator: str | None = None
+    spot: bool | None = None
 
 
 class Policy(_Section):
@@ -130,10 +171,11 @@ class Policy(_Section):
 
 
 class Pipeline(_Section):
-    """Whether a worker overlaps receiving, computing and sending; ``prefetch``: tasks it may hold besides."""
+    """Whether a worker overlaps receiving, computing and sending; ``prefetch``: tasks it may hold besides, at least."""
 
     mode: Literal["async", "sync"] = "async"
     prefetch: Annotated[int, Meta(ge=1, le=16)] = 2
+    encoder_cache: bool = True
 
 
 class Transport(_Section):
@@ -141,6 +183,8 @@ class Transport(_Section):
 
     mode: Literal["auto", "inline", "shm", "zmq", "mooncake", "relay"] = "auto"
     trusted_networks: list[str] = field(default_factory=list)
+    mooncake: Literal["tcp", "rdma"] = "tcp"
+    relay: str | None = None  # an fsspec URL
 
 
 class Artifacts(_Section):
@@ -183,11 +227,12 @@ class Spec(_Section):
     stages: dict[str, StageWish] = field(default_factory=dict)  # by stage, or by model.stage
     bundles: bool = True
     placement: Placement = field(default_factory=Placement)
+    quotas: list[Quota] = field(default_factory=list)
     policy: Policy = field(default_factory=Policy)
     pipeline: Pipeline = field(default_factory=Pipeline)
     transport: Transport = field(default_factory=Transport)
     artifacts: Artifacts = field(default_factory=Artifacts)
-    catalog: str | None = None
+    catalog: list[str] = field(default_factory=list)  # files, ``shipped``, ``sky``; []: shipped
     profiles: str | None = None
     secrets: list[str] = field(default_factory=list)
     api: Api = field(default_factory=Api)
@@ -210,13 +255,14 @@ class Spec(_Section):
         """The model's own objective, or the service's."""
         return entry.slo or self.slo
 
-    def source(self, entry: ModelEntry) -> ModelSource:
-        """What a worker is told about the model."""
+    def source(self, entry: ModelEntry, stage: str | None = None) -> ModelSource:
+        """What a worker is told about the model, or about one stage of it."""
         options: dict[str, Any] = entry.options
         if entry.id == SYNTHETIC:
             options = entry.stages
         elif entry.stages:
             options = {**entry.options, "stages": entry.stages}
+        precision = self.wish(entry.name, stage).precisions[0] if stage is not None else AUTO
         return ModelSource(
-            entry.name, entry.id, entry.revision, entry.dtype, entry.adapter, msgspec.json.encode(options)
+            entry.name, entry.id, entry.revision, entry.dtype, entry.adapter, msgspec.json.encode(options), precision
         )

@@ -8,7 +8,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,9 @@ CREATE TABLE IF NOT EXISTS tokens (hash TEXT PRIMARY KEY, created_at REAL NOT NU
 """
 
 
+Item = tuple[Write, "asyncio.Future[Any]", asyncio.AbstractEventLoop]
+
+
 class StoreFull(Exception):
     """The disk is full, or more writes wait than the bound allows: nothing was written."""
 
@@ -66,22 +69,24 @@ class Store:
         self._db.executescript(SCHEMA)
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._read = connect(path)
-        self._queue: queue.Queue[tuple[Write, asyncio.Future[Any], asyncio.AbstractEventLoop] | None] = queue.Queue(
-            MAX_PENDING
-        )
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._pending = 0  # on the event loop's thread only
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
     async def write(self, change: Write) -> Any:
         """Apply a change; returns its result once it is on disk. Raises StoreFull or what the change raised."""
+        if self._pending >= MAX_PENDING:
+            msg = "too many writes are waiting"
+            raise StoreFull(msg)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
+        self._pending += 1
         try:
-            self._queue.put_nowait((change, future, loop))
-        except queue.Full:
-            msg = "too many writes are waiting"
-            raise StoreFull(msg) from None
-        return await future
+            self._queue.put((change, future, loop))
+            return await future
+        finally:
+            self._pending -= 1
 
     def read(self, sql: str, args: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Query; call it from the event loop's thread only."""
@@ -113,29 +118,40 @@ class Store:
             if last:
                 return
 
-    def _commit(self, group: list[tuple[Write, "asyncio.Future[Any]", asyncio.AbstractEventLoop]]) -> None:
-        results: list[tuple[asyncio.Future[Any], Any]] = []
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for change, future, _ in group:
-                results.append((future, self._apply(change)))
-            self._db.execute("COMMIT")
-        except sqlite3.Error as err:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            failure = StoreFull(str(err))
-            results = [(future, failure) for _, future, _ in group]
+    def _commit(self, group: list[Item]) -> None:
+        results = self._results([change for change, _, _ in group])
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-        for (_, _, loop), pair in zip(group, results, strict=True):
-            by_loop.setdefault(loop, []).append(pair)
+        for (_, future, loop), result in zip(group, results, strict=True):
+            by_loop.setdefault(loop, []).append((future, result))
         for loop, pairs in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_resolve, pairs)
             except RuntimeError:
                 continue  # the loop is closed: nobody waits any more
 
+    def _results(self, changes: list[Write]) -> list[Any]:
+        """Apply the changes in one transaction; what each returned, or the exception that it or the commit raised."""
+        try:
+            try:
+                return self._transact(changes, lambda change: change(self._db))
+            except sqlite3.Error:
+                raise
+            except Exception:  # noqa: BLE001  # boundary: one refuses (a conflict); find out which
+                self._db.execute("ROLLBACK")
+                return self._transact(changes, self._apply)
+        except sqlite3.Error as err:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            return [StoreFull(str(err))] * len(changes)
+
+    def _transact(self, changes: list[Write], apply: Callable[[Write], Any]) -> list[Any]:
+        self._db.execute("BEGIN IMMEDIATE")
+        results = [apply(change) for change in changes]
+        self._db.execute("COMMIT")
+        return results
+
     def _apply(self, change: Write) -> Any:
-        """Run one change in a savepoint: one that refuses (a conflict) must not take its group down."""
+        """Run one change in a savepoint: one that refuses must not take its group down."""
         self._db.execute("SAVEPOINT change")
         try:
             result = change(self._db)

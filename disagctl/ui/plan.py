@@ -7,13 +7,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from disagctl.planning.document import PlanView
+from disagctl.planning.document import Change, PlanView, advice
 from disagctl.ui.tables import bar, clean, seconds, table
 from planner.domain import Offer
 from planner.plan import Alternative, Explanation, Plan, Row
 
 SOURCES: Final = {"measured": "green", "published": "cyan", "estimated": "yellow"}
 TIGHT_GIB: Final = 1.0
+_AGES: Final = {"?": "undated", "0 d": "of today"}
 _RIGHT: Final = ("REPL", "S/REQ", "BUSY", "FREE", "$/H", "$/1000")
 
 
@@ -26,6 +27,9 @@ def plan_picture(view: PlanView) -> Group:
         for node in plan.nodes
         if node.gpus_idle
     ]
+    parts += [Text(line, style="dim") for line in _shared(plan)]
+    if view.change is not None:
+        parts += [Text(), change_text(view.change)]
     if plan.alternatives:
         parts += [Text(), alternative_table(plan)]
     if view.explanation is not None:
@@ -36,13 +40,22 @@ def plan_picture(view: PlanView) -> Group:
     return Group(*parts)
 
 
+def _shared(plan: Plan) -> Iterator[str]:
+    """Nodes on which several rows stand: they are rented once."""
+    for node in plan.nodes:
+        rows = [row for row in plan.rows if row.offer == node.offer]
+        if sum(row.nodes for row in rows) > node.nodes:
+            names = ", ".join(dict.fromkeys(clean(f"{row.model} {row.stage}") for row in rows))
+            yield f"shared: {node.nodes} × {clean(place(node.offer))} by {names}"
+
+
 def header(view: PlanView) -> Text:
     """Three lines: money, load and time, and what the numbers rest on."""
     plan = view.plan
     text = Text(view.name, style="bold").append(f"  ${plan.usd_per_hour:.2f}/h", style="bold")
     if view.budget:
         text.append(f" of ${view.budget:.2f} ", style="default").append_text(bar(plan.usd_per_hour / view.budget))
-    text.append(f"  ${plan.usd_per_1000:.2f} per 1000 requests", style="not bold")
+    text.append(f"  ${cents(plan.usd_per_1000)} per 1000 requests", style="not bold")
     if plan.egress_usd_per_hour >= 0.005:
         text.append(f", ${plan.egress_usd_per_hour:.2f}/h of it for data between clouds", style="not bold")
     text.append(f"\ncarries {plan.throughput_per_min:.4g} requests/min", style="not bold")
@@ -81,14 +94,14 @@ def row_table(view: PlanView) -> Table:
         replicas = str(row.replicas) + (f"\n×{row.gpus_per_replica} GPU" if row.gpus_per_replica > 1 else "")
         source = Text(row.source, style=SOURCES.get(row.source, "default"))
         source.append(f" ±{row.error * 100:.0f} %" if row.error else "")
-        source.append(f"\nprice {old} old" if old != "?" else "\nprice undated", style="dim")
+        source.append(f"\nprice {_AGES.get(old, f'{old} old')}", style="dim")
         made.add_row(
             stage_name(row, view, several=several), offer, replicas, f"{row.seconds_per_request:.4g}",
-            f"{row.utilisation * 100:.0f} %", _free(row), f"{row.usd_per_hour:.2f}", f"{row.usd_per_1000:.2f}", source,
+            f"{row.utilisation * 100:.0f} %", _free(row), f"{row.usd_per_hour:.2f}", cents(row.usd_per_1000), source,
         )  # fmt: skip
     made.add_section()
     total = Text(f"{view.plan.usd_per_hour:.2f}", style="bold")
-    made.add_row(Text("total", style="bold"), *[""] * 5, total, f"{view.plan.usd_per_1000:.2f}", "")
+    made.add_row(Text("total", style="bold"), *[""] * 5, total, cents(view.plan.usd_per_1000), "")
     return made
 
 
@@ -106,6 +119,30 @@ def _free(row: Row) -> Text:
     """GiB of a GPU that the row leaves."""
     digits = 0 if row.headroom_gib >= 10 else 1
     return Text(f"{row.headroom_gib:.{digits}f} G", style="yellow" if row.headroom_gib < TIGHT_GIB else "default")
+
+
+def change_text(change: Change) -> Group:
+    """What would be started and stopped, against the plan that runs."""
+    made = change.diff
+    money = f"${made.usd_per_hour_before:.2f}/h → ${made.usd_per_hour_after:.2f}/h"
+    if not made.nodes and not made.replicas:
+        return Group(Text("changes  ", style="bold").append(f"none: it runs so already, {money}", style="not bold"))
+    weighed = (
+        f"; starting and stopping weighed ${change.penalty_usd_per_hour:.2f}/h in the choice" if made.nodes else ""
+    )
+    lines = [Text("changes  ", style="bold").append(f"{money}{weighed}", style="not bold")]
+    for one in made.nodes:
+        more = one.after - one.before
+        card = f"{one.offer.accelerator}:{one.offer.count}{' spot' if one.offer.spot else ''}"
+        style = "green" if more > 0 else "red"
+        verb = "start" if more > 0 else "stop"
+        line = Text(f"  {'+' if more > 0 else '-'} {verb} {abs(more)} × {card} ", style=style)
+        lines.append(line.append(f"{clean(place(one.offer))} ({one.before} → {one.after})", style="dim"))
+    lines += [
+        Text(f"  ~ {clean(role.model)} {role.stage} on {role.gpu}: {role.before} → {role.after} replicas", style="dim")
+        for role in made.replicas
+    ]
+    return Group(*lines)
 
 
 def alternative_table(plan: Plan) -> Table:
@@ -143,12 +180,16 @@ def _marked(mark: str, text: str) -> Table:
 
 
 def _notes(view: PlanView) -> Iterator[RenderableType]:
-    if view.whole:
-        models = " and ".join(clean(model) for model in view.whole)
-        advice = f"do not split {models} for this load: whole pipelines on each GPU are cheapest"
-        yield Text("advice  ", style="bold green").append(advice, style="not bold default")
+    said = advice(view)
+    if said:
+        yield Text("advice  ", style="bold green").append(clean(said), style="not bold default")
     for warning in view.warnings:
         yield _marked("!", warning)
+
+
+def cents(usd: float) -> str:
+    """Two digits behind the point; less than a cent with the digits that it has."""
+    return f"{usd:.2f}" if usd >= 0.01 or usd <= 0 else f"{usd:.1g}"
 
 
 def place(offer: Offer) -> str:

@@ -16,6 +16,7 @@ class Autoencoder(msgspec.Struct, frozen=True):
     """Two networks. ``spatial`` and ``temporal``: pixels and frames that a latent position spans along an edge.
 
     ``widest``: channels of the decoder's largest picture-sized tensor; ``chunk``: pictures it holds at once.
+    ``tile``: pixels along an edge beyond which they are decoded in tiles of that size (0: whole).
     """
 
     encoder: Tally
@@ -25,6 +26,7 @@ class Autoencoder(msgspec.Struct, frozen=True):
     widest: int
     chunk: int = 1
     bytes_per_value: int = 2
+    tile: int = 0
 
 
 def tiny(c: Config) -> Autoencoder:

@@ -41,7 +41,7 @@ def hunyuan(c: Config) -> Autoencoder:
     space, time = c["spatial_compression_ratio"].bit_length() - 1, c["temporal_compression_ratio"].bit_length() - 1
     steps = [(0.25 if i < space else 1.0, 0.5 if i >= levels - 1 - time else 1.0) for i in range(levels - 1)]
     made = _classic(c, HUNYUAN, steps, quant=True)
-    return msgspec.structs.replace(made, chunk=2 * made.temporal)
+    return msgspec.structs.replace(made, chunk=4 * made.temporal, tile=256)  # diffusers' tiles: 256 pixels, 16 frames
 
 
 def _classic(c: Config, kind: _Kind, steps: list[tuple[float, float]], quant: bool) -> Autoencoder:

@@ -16,6 +16,7 @@ REQUIRED = ("cloud", "region", "instance_type", "accelerator", "count", "price")
 SPOT_BELOW = 0.95  # a spot price nearer to the on-demand price than this is a stale or made-up row
 OUTLIER = 2.0  # times the median price per GPU of the accelerator
 MOST_GPUS = 16  # on one node
+OWN = frozenset({"local", "slurm", "kubernetes", "k8s", "ssh"})  # machines that may cost their owner nothing
 
 
 def parse_catalog(text: str, name: str = "catalog", *, strict: bool = True) -> tuple[list[Offer], list[Defect]]:
@@ -61,18 +62,21 @@ def _offers(row: Cells, defects: list[Defect]) -> list[Offer]:
     if count > MOST_GPUS or (count > 8 and count != MOST_GPUS):
         defects.append(Defect(row.where, f"count {count:g}: no node has so many {accelerator}: row left out"))
         return []
-    price = number(row, "price", above=0) if row.text("price") else None
+    cloud = word(row, "cloud").lower()
+    price = number(row, "price", **({"least": 0.0} if cloud in OWN else {"above": 0.0})) if row.text("price") else None
     spot = number(row, "spot_price", above=0) if row.text("spot_price") else None
     if price is None and spot is None:
         defects.append(Defect(row.where, "neither price nor spot_price: row left out"))
         return []
+    if price == 0 and not row.text("max_nodes"):
+        raise BadCell("a machine that costs nothing needs max_nodes: how many are there?")
     if price is not None and spot is not None and spot >= SPOT_BELOW * price:
         defects.append(
             Defect(row.where, f"spot_price {spot:g} is not below {SPOT_BELOW:g} of price {price:g}: spot left out")
         )
         spot = None
     base = Offer(
-        cloud=word(row, "cloud").lower(),
+        cloud=cloud,
         region=word(row, "region"),
         instance_type=word(row, "instance_type"),
         accelerator=accelerator,
@@ -96,7 +100,7 @@ def _outliers(offers: list[Offer]) -> list[Defect]:
         Defect(offer.where, f"{offer}: ${each:.2f} a GPU is {each / usual:.1f} times the median of {offer.accelerator}")
         for offer in offers
         for each, usual in [(offer.usd_per_hour / offer.count, middle[offer.accelerator, offer.spot])]
-        if each > OUTLIER * usual
+        if each > OUTLIER * usual and usual > 0
     ]
 
 

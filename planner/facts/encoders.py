@@ -52,6 +52,7 @@ def t5(c: Config, _name: str, tokens: int) -> Tally:
         gated_mlp(block, d, c["d_ff"], at)
     else:
         mlp(block, d, c["d_ff"], at, bias=False)
+    block.matrices -= d * c["d_ff"]  # the output of the MLP: transformers keeps it from bitsandbytes
     t = Tally()
     t.add(block, layers)
     biases = layers if c.get("model_type") == "umt5" else 1

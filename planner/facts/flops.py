@@ -15,7 +15,7 @@ from planner.facts.autoencoder_tiny import Autoencoder
 from planner.facts.autoencoders import AUTOENCODERS, unknown_3d
 from planner.facts.denoisers import DENOISERS, generic
 from planner.facts.encoders import ENCODERS
-from planner.facts.pipelines import Pipeline, pipeline_of
+from planner.facts.pipelines import EXPERT_STAGES, Pipeline, first_share, pipeline_of
 from planner.facts.tally import Tally
 from planner.facts.unet import unet
 from planner.facts.work import ModelWork, StageWork
@@ -31,17 +31,28 @@ class Unknown(msgspec.Struct, frozen=True):
 
 
 def facts_from_configs(
-    model_index: Config, configs: Mapping[str, Config], shapes: Iterable[Shape] = (), model: str = "", origin: str = ""
+    model_index: Config,
+    configs: Mapping[str, Config],
+    shapes: Iterable[Shape] = (),
+    model: str = "",
+    origin: str = "",
+    *,
+    split: bool = False,
 ) -> ModelFacts | Unknown:
-    """Facts of a model for ``shapes``, from model_index.json and each component's config.json."""
-    work = work_from_configs(model_index, configs)
+    """Facts of a model for ``shapes``, from model_index.json and each component's config.json.
+
+    ``split``: two experts are two stages.
+    """
+    work = work_from_configs(model_index, configs, split=split)
     return work if isinstance(work, Unknown) else work.facts(model, shapes, origin or f"{work.family}'s configs")
 
 
-def work_from_configs(model_index: Config, configs: Mapping[str, Config]) -> ModelWork | Unknown:
-    """The work of a model's stages, for any shape. Unknown names what is missing."""
+def work_from_configs(
+    model_index: Config, configs: Mapping[str, Config], *, split: bool = False
+) -> ModelWork | Unknown:
+    """The work of a model's stages, for any shape. Unknown names what is missing. ``split``: two experts are two stages."""
     try:
-        work = _work(model_index, configs)
+        work = _work(model_index, configs, split=split)
     except KeyError as err:
         return Unknown(f"a component's config lacks {err}")
     except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as err:
@@ -51,7 +62,7 @@ def work_from_configs(model_index: Config, configs: Mapping[str, Config]) -> Mod
     return work
 
 
-def _work(index: Config, configs: Mapping[str, Config]) -> ModelWork | Unknown:
+def _work(index: Config, configs: Mapping[str, Config], *, split: bool) -> ModelWork | Unknown:
     pipe = pipeline_of(str(index.get("_class_name", "")))
     classes = {n: str(v[1]) for n, v in index.items() if isinstance(v, list) and len(v) == 2 and v[0] and n in configs}
     denoisers = [name for name in classes if name.startswith(("transformer", "unet"))]
@@ -70,8 +81,16 @@ def _work(index: Config, configs: Mapping[str, Config]) -> ModelWork | Unknown:
         return encode
     known = {name: tally for name, tally in tallies.items() if tally is not None}
     text_width = int(next((configs[denoisers[0]][key] for key in _TEXT_WIDTHS if configs[denoisers[0]].get(key)), 1024))
+    denoise = _denoise(configs[denoisers[0]], known, pipe, vae)
+    if split:
+        boundary = index.get("boundary_ratio")
+        if boundary is None or len(known) != 2:
+            return Unknown("it does not have two experts to split")
+        parts = _experts(denoise, known, first_share(float(boundary), configs.get("scheduler", {})))
+    else:
+        parts = (denoise,)
     return ModelWork(
-        stages=(encode, _denoise(configs[denoisers[0]], known, pipe, vae), _decode(vae)),
+        stages=(encode, *parts, _decode(vae)),
         guided=pipe.guided,
         video=vae.temporal > 1 and pipe.video,
         latent_channels=int(configs["vae"].get("latent_channels") or configs["vae"].get("z_dim") or 16),
@@ -112,6 +131,7 @@ def _encode(
     classes: Mapping[str, str], configs: Mapping[str, Config], pipe: Pipeline, vae: Autoencoder
 ) -> StageWork | Unknown:
     total, params = Tally(), []
+    matrices, streamed, kept = 0, 0, 0
     for name, kind in classes.items():
         if not name.startswith(("text_encoder", "image_encoder")):
             continue
@@ -121,10 +141,16 @@ def _encode(
         one = read(configs[name], kind, pipe.words(configs[name]))
         params.append((name, one.params))
         total.add(one, 2 if pipe.guided and name.startswith("text") else 1)
+        if name.startswith("text"):  # one after the other, and nothing else is quantised or offloaded
+            matrices, streamed = matrices + one.matrices, max(streamed, one.streamed)
+        else:
+            kept += one.params
     if pipe.from_image:
         params.append(("vae", vae.encoder.params + vae.decoder.params))
+        kept += params[-1][1]
         total.add(vae.encoder)
-    return _stage("encode", "text", total, tuple(params), vae.spatial, vae.temporal)
+    made = _stage("encode", "text", total, tuple(params), vae.spatial, vae.temporal)
+    return msgspec.structs.replace(made, matrices=matrices, streamed=streamed + kept)
 
 
 def _denoise(config: Config, tallies: Mapping[str, Tally], pipe: Pipeline, vae: Autoencoder) -> StageWork:
@@ -136,7 +162,19 @@ def _denoise(config: Config, tallies: Mapping[str, Tally], pipe: Pipeline, vae: 
     hidden = config.get("ffn_dim") or 4 * width
     resident = (0.0, 2.0 * (8 * width + 2 * hidden))
     made = _stage("denoise", "transformer", first, params, vae.spatial * edge, vae.temporal * frames)
-    return msgspec.structs.replace(made, resident=resident)
+    matrices = sum(tally.matrices for tally in tallies.values())
+    streamed = max(tally.streamed for tally in tallies.values())
+    return msgspec.structs.replace(made, resident=resident, matrices=matrices, streamed=streamed)
+
+
+def _experts(denoise: StageWork, tallies: Mapping[str, Tally], share: float) -> tuple[StageWork, ...]:
+    """A stage for each of two experts: its own weights, its share of the steps."""
+    ends = (0.0, share, 1.0)
+    made = []
+    for at, (stage, (name, tally)) in enumerate(zip(EXPERT_STAGES, tallies.items(), strict=True)):
+        own = {"params": ((name, tally.params),), "matrices": tally.matrices, "streamed": tally.streamed}
+        made.append(msgspec.structs.replace(denoise, stage=stage, part=(ends[at], ends[at + 1]), **own))
+    return tuple(made)
 
 
 def _width(config: Config) -> int:
@@ -149,7 +187,8 @@ def _decode(vae: Autoencoder) -> StageWork:
     pixels = vae.spatial**2
     resident = (5.0 * vae.widest * vae.chunk * vae.bytes_per_value * pixels, 15.0 * pixels * vae.temporal)
     made = _stage("decode", "vae", vae.decoder, params, vae.spatial, vae.temporal)
-    return msgspec.structs.replace(made, resident=resident, bytes_per_param=float(vae.bytes_per_value))
+    tile = (vae.tile // vae.spatial) ** 2
+    return msgspec.structs.replace(made, resident=resident, tile=tile, bytes_per_param=float(vae.bytes_per_value))
 
 
 def _stage(

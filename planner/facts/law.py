@@ -41,7 +41,7 @@ def _two_terms(works: list[tuple[float, float]], seconds: list[float]) -> np.nda
 
 
 def _work(facts: StageFacts | None, shape: Shape) -> tuple[float, float] | None:
-    """(linear, attention) PFLOP of all passes; a VAE's, or a text encoder's, work is its voxels, or its one pass."""
+    """(linear, attention) PFLOP of all passes; a VAE's work is its voxels, an encoder's its one pass."""
     cost = _cost(facts, shape) if facts else None
     if facts is None or cost is None:
         return None
@@ -49,7 +49,7 @@ def _work(facts: StageFacts | None, shape: Shape) -> tuple[float, float] | None:
         return (cost.linear_pflop * cost.passes, cost.attention_pflop * cost.passes) if cost.linear_pflop else None
     if facts.kind == "vae":
         return (cost.megavoxels, 0.0) if cost.megavoxels else None
-    return (1.0, 0.0)
+    return (cost.linear_pflop, cost.attention_pflop) if cost.linear_pflop else (1.0, 0.0)
 
 
 def _cost(facts: StageFacts, shape: Shape) -> StageCost | None:

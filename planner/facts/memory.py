@@ -3,24 +3,23 @@
 from collections.abc import Sequence
 
 from planner.domain import Prediction, StageCost, StageFacts
+from planner.precision import FORMATS, is_quantised, split_precision
 
-# Bytes per parameter over bf16's two; scales and the layers left in bf16 included (torchao and bitsandbytes documentation).
-WEIGHT_FACTORS = {"bf16": 1.0, "fp16": 1.0, "fp32": 2.0, "fp8": 0.52, "int8": 0.53, "nf4": 0.31}
 RUNTIME_GIB = 0.9  # CUDA context, libraries, allocator slack
-OFFLOAD_BLOCKS = 0.08  # share of the weights resident when blocks are streamed from the host: two blocks of some thirty
-
-
-def split_precision(precision: str) -> tuple[str, bool]:
-    """``fp8+offload`` → (``fp8``, True)."""
-    base, _, rest = precision.partition("+")
-    return base, "offload" in rest
 
 
 def weights_gib(stage: StageFacts, precision: str) -> float:
-    """Resident weights. Text encoders and VAEs are not quantised: only transformers are."""
+    """Weights on the GPU: linear layers in the format, the rest as saved; VAEs altogether as saved.
+
+    With offload what is there at once. The host holds all of them then, which no catalog's memory is checked for.
+    """
     base, offload = split_precision(precision)
-    factor = WEIGHT_FACTORS.get(base, 1.0) if stage.kind == "transformer" else 1.0
-    return stage.weights_gib * factor * (OFFLOAD_BLOCKS if offload and stage.kind == "transformer" else 1.0)
+    if stage.kind == "vae" or base not in FORMATS:
+        return stage.weights_gib
+    share = stage.linear_share if is_quantised(base) else 1.0
+    factor = 1.0 - share + share * FORMATS[base].linear_bytes / 2
+    there = stage.streamed_gib if offload and stage.streamed_gib is not None else stage.weights_gib
+    return there * factor
 
 
 def peak_gib(stage: StageFacts, cost: StageCost, precision: str) -> float:

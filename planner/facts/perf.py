@@ -13,9 +13,13 @@ import msgspec
 from planner.domain import Gpu, ModelFacts, Prediction, Profile, Shape, StageCost, StageFacts
 from planner.facts import memory, roofline
 from planner.facts.law import carry
+from planner.precision import RUNNABLE, is_quantised, of_stages, split_precision
 
 RANK = {"measured": 0, "published": 1, "estimated": 2}
 BANDS = {"measured": 0.05, "published": 0.10, "estimated": 0.40}
+NATIVE = ("bf16", "fp16", "fp32")  # what torch computes in by itself; the first is what quantised weights compute in
+QUANTISED_BAND = 0.25  # added to a time that was not measured with quantised weights
+OFFLOAD_BAND = 0.15  # likewise, for streaming them
 LOAD_GIB_PER_S = 1.0
 LEAST_LOAD_S = 10.0
 
@@ -67,11 +71,12 @@ class Book:
         model, stage, gpu, gpus, precision = key
         found = self._from_rows(key, shape)
         if found is None and "+" in stage:
-            parts = [self.predict(model, part, gpu, shape, gpus, precision) for part in stage.split("+")]
+            each = of_stages(precision, stage.split("+"))
+            parts = [self.predict(model, part, gpu, shape, gpus, name) for part, name in each.items()]
             return join([part for part in parts if part is not None]) if all(parts) else None
-        if found is None and gpus == 1:
-            found = self._estimated(model, stage, gpu, shape, precision)
-        return found
+        if found is None and precision in NATIVE:
+            found = self._estimated(model, stage, gpu, shape, precision) if gpus == 1 else None
+        return found if found is not None or precision in NATIVE else self._derived(key, shape)
 
     def _from_rows(self, key: _Key, shape: Shape) -> Prediction | None:
         rows = self._rows.get(key, [])
@@ -109,25 +114,45 @@ class Book:
     def _estimated(self, model: str, stage: str, gpu: str, shape: Shape, precision: str) -> Prediction | None:
         facts, card = self._stage_facts(model, stage), self.gpus.get(gpu)
         cost = cost_of(facts, shape) if facts else None
-        if facts is None or card is None or cost is None:
+        if facts is None or card is None or cost is None or (precision == "bf16" and not card.bf16):
             return None
-        base = memory.split_precision(precision)[0]
-        if (
-            base not in memory.WEIGHT_FACTORS
-            or (base == "fp8" and not card.fp8_tflops)
-            or (base == "bf16" and not card.bf16)
-        ):
-            return None
-        seconds = roofline.seconds(facts, cost, card, precision)
-        weights = memory.weights_gib(facts, precision)
         return Prediction(
-            seconds=seconds,
+            seconds=roofline.seconds(facts, cost, card),
             peak_gib=memory.peak_gib(facts, cost, precision),
             source="estimated",
-            error=roofline.BAND,
+            error=roofline.BANDS.get(facts.kind, roofline.BAND),
             origin=f"roofline of {self.facts[model].origin or model}: nobody has profiled {stage} on {gpu}",
-            weights_gib=weights,
+            weights_gib=memory.weights_gib(facts, precision),
             load_s=max(facts.weights_gib / LOAD_GIB_PER_S, LEAST_LOAD_S),
+        )
+
+    def _derived(self, key: _Key, shape: Shape) -> Prediction | None:
+        """Nobody has timed the stage with its weights held so: the time with 16-bit weights on the GPU, and a wider band.
+
+        Only for what a worker runs. Memory follows from the format; how much faster or slower it is, nobody knows.
+        """
+        model, stage, gpu, gpus, precision = key
+        facts, card = self._stage_facts(model, stage), self.gpus.get(gpu)
+        cost = cost_of(facts, shape) if facts else None
+        base, offload = split_precision(precision)
+        if facts is None or card is None or cost is None or precision not in RUNNABLE:
+            return None
+        if base == "fp8" and not card.fp8_tflops:
+            return None
+        native = self.predict(model, stage, gpu, shape, gpus, base if base in NATIVE else NATIVE[0])
+        if native is None:
+            return None
+        weights = memory.weights_gib(facts, precision)
+        held = native.weights_gib if native.peak_gib else None
+        rest = None if held is None else max(native.peak_gib - held, 0.0)
+        return msgspec.structs.replace(
+            native,
+            seconds=roofline.offloaded(native.seconds, facts, cost, precision) if offload else native.seconds,
+            peak_gib=memory.peak_gib(facts, cost, precision) if rest is None else weights + rest,
+            source="estimated",
+            error=native.error + (QUANTISED_BAND if is_quantised(base) else 0.0) + (OFFLOAD_BAND if offload else 0.0),
+            origin=f"nobody has profiled {precision}, taken from 16 bits on the GPU: {native.origin}",
+            weights_gib=weights,
         )
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 
 Config = Mapping[str, Any]
+EXPERT_STAGES = ("denoise_high", "denoise_low")  # of Wan 2.2 A14B, where its experts are stages of their own
+WAN_SHIFT = 3.0  # of the schedule, where the scheduler's config is not at hand
 T5_BESIDE_CLIP = 256  # tokens that Stable Diffusion 3 gives its T5, beside CLIP's 77
 
 
@@ -48,6 +50,15 @@ _KNOWN = (
     Pipeline("StableDiffusion", 77),
     Pipeline("ZImage", 128, guided=False, extra=384),  # Turbo; the encoder pads to 512, and the padding is dropped
 )
+
+
+def first_share(boundary: float, scheduler: Config) -> float:
+    """Share of the steps that the first of two experts computes: those at or above ``boundary`` (of the training steps).
+
+    Flow matching's schedule falls evenly and is then bent by its shift: σ = shift·s / (1 + (shift − 1)·s).
+    """
+    shift = float(scheduler.get("flow_shift") or scheduler.get("shift") or WAN_SHIFT)
+    return 1 - boundary / (shift - (shift - 1) * boundary)
 
 
 def pipeline_of(name: str) -> Pipeline:

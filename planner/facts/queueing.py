@@ -44,7 +44,7 @@ def most_load(servers: int, wait_multiple: float, ca2: float, cs2: float, most: 
     if wait_p95(servers, high, 1.0, ca2, cs2) <= wait_multiple:
         return high
     low = 0.0
-    for _ in range(50):
+    for _ in range(30):
         middle = (low + high) / 2
         if wait_p95(servers, middle, 1.0, ca2, cs2) <= wait_multiple:
             low = middle

@@ -10,6 +10,7 @@ import msgspec
 from planner.domain import Defect
 
 MAX_ROWS = 1_000_000
+LEAST, MOST = 1e-9, 1e12  # beyond: a slip of the pen, and no solver could reckon with it
 
 
 class Cells(msgspec.Struct, frozen=True):
@@ -58,7 +59,10 @@ def read(text: str, name: str, required: Sequence[str]) -> tuple[list[Cells], li
 
 def _header_defects(header: list[str], where: str, required: Sequence[str]) -> Iterator[Defect]:
     missing = [column for column in required if column not in header]
-    if missing:
+    other = next((sign for sign in ";\t|" if sign in header[0]), None) if len(header) == 1 and missing else None
+    if other is not None:
+        yield Defect(where, f"columns are separated by {other!r}: this wants commas", fatal=True)
+    elif missing:
         yield Defect(where, f"missing column{'s' if len(missing) > 1 else ''} {', '.join(missing)}", fatal=True)
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
@@ -79,7 +83,9 @@ def number(
     except ValueError:
         raise BadCell(f"{column}: {text!r} is not a number") from None
     if not math.isfinite(value):
-        raise BadCell(f"{column}: {text} is not a finite number")
+        raise BadCell(f"{column}: {text[:40]} is not a finite number")
+    if abs(value) > MOST or 0 < abs(value) < LEAST:
+        raise BadCell(f"{column}: {text[:40]} cannot be meant: numbers are from {LEAST:g} to {MOST:g}")
     if above is not None and not value > above:
         raise BadCell(f"{column}: {text} must be above {above:g}")
     if least is not None and not value >= least:

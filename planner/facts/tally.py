@@ -37,6 +37,9 @@ class Tally:
 
     def __init__(self) -> None:
         self.params = 0
+        self.matrices = 0  # of the parameters, those that a quantiser takes: weights of linear layers
+        self.block = 0  # parameters of the largest repeated block
+        self.listed = 0  # of the parameters, those in repeated blocks
         self.linear = [0.0, 0.0, 0.0]  # × 1, first-frame tokens, all tokens
         self.attention = [0.0, 0.0, 0.0, 0.0]  # × 1, all tokens, first-frame × all tokens, all tokens²
 
@@ -48,10 +51,16 @@ class Tally:
         """``times`` linear layers, or convolutions whose kernel has so many cells."""
         cells = inputs * outputs * kernel
         self.params += times * (cells + (outputs if bias else 0))
+        self.matrices += times * cells if kernel == 1 else 0
         macs = float(times * cells)
         self.linear[0] += macs * at.fixed
         self.linear[1] += macs * (at.first - at.later)
         self.linear[2] += macs * at.later
+
+    @property
+    def streamed(self) -> int:
+        """Parameters that are on the GPU at once when blocks come one by one from the host: two blocks, and all else."""
+        return min(2 * self.block + self.params - self.listed, self.params)
 
     def attend(self, width: int, queries: Grid, keys: Grid, times: int = 1) -> None:
         """Every query against every key, scores and values: 2·width multiply-accumulates a pair.
@@ -70,6 +79,9 @@ class Tally:
     def add(self, other: "Tally", times: int = 1) -> None:
         """Add another network, so many of it."""
         self.params += other.params * times
+        self.matrices += other.matrices * times
+        self.block = max(self.block, other.block, other.params if times > 1 else 0)
+        self.listed += other.params * times if times > 1 else other.listed
         self.linear = [a + b * times for a, b in zip(self.linear, other.linear, strict=True)]
         self.attention = [a + b * times for a, b in zip(self.attention, other.attention, strict=True)]
 

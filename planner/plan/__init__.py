@@ -5,6 +5,7 @@
 
 import msgspec
 
+from planner.plan.budget import affords, within
 from planner.plan.check import check
 from planner.plan.engine import open_scene, search
 from planner.plan.explain import diff, explain
@@ -26,8 +27,8 @@ from planner.plan.result import (
     SolverReport,
     to_json,
 )
-from planner.plan.rivals import Rival, describe, rivals
-from planner.plan.why import binding, no_way, over_budget
+from planner.plan.rivals import describe, rivals
+from planner.plan.why import binding, no_way
 
 
 def plan(request: PlanRequest, time_limit_s: float = 60.0, alternatives: bool = True) -> Plan | Infeasible:
@@ -42,14 +43,17 @@ def plan(request: PlanRequest, time_limit_s: float = 60.0, alternatives: bool = 
     found = search(scene)
     if found is None:
         return binding(request, max(time_limit_s - scene.spent_s, 5.0))
-    others: list[Rival] = []
-    if alternatives:
-        others = list(rivals(scene, found))
-        found = min([found, *(one for _, one, _ in others if one is not None)], key=lambda one: one.solution.objective)
-    if request.max_usd_per_hour is not None and found.usd_per_hour > request.max_usd_per_hour * (1 + 1e-9):
-        return over_budget(request, found.usd_per_hour)
-    answer = make_plan(scene, found)
-    lines = tuple(describe(name, one, remark, found) for name, one, remark in others)
+    afforded = within(scene, found)
+    if isinstance(afforded, Infeasible):
+        return afforded
+    best, others = afforded, list(rivals(scene, afforded)) if alternatives else []
+    for _, one, _ in others:
+        if one is not None and affords(request, one) and one.solution.objective < best.solution.objective - 1e-9:
+            best = one
+    answer = make_plan(scene, best)
+    if best is not afforded:  # what was to be the plan is now the one to beat
+        others = [("runner-up", afforded, "found first"), *(one for one in others if one[0] != "runner-up")]
+    lines = tuple(describe(name, one, remark, best) for name, one, remark in others)
     answer = msgspec.structs.replace(answer, alternatives=lines)
     wrong = check(request, answer)
     return msgspec.structs.replace(answer, warnings=(*answer.warnings, *(f"CHECK FAILED: {text}" for text in wrong)))

@@ -14,6 +14,10 @@ from planner.plan.market import Market
 from planner.plan.options import Option, Universe
 from planner.plan.problem import Problem
 
+TIE_USD = (
+    1e-5  # an hour: what a replica's GPU weighs, so that a spare one stays idle rather than hold what nobody needs
+)
+FREE_USD = 1e-3  # an hour and GPU: what a machine without a price weighs, so that no more are taken than are needed
 Keep = Callable[[Option, int], bool]  # (option, class) → may it serve this class?
 
 
@@ -62,9 +66,15 @@ def everything(_option: Option, _class: int) -> bool:
 
 
 def build(
-    universe: Universe, market: Market, rules: Rules, keep: Keep = everything, narrow: Narrow | None = None
+    universe: Universe,
+    market: Market,
+    rules: Rules,
+    keep: Keep = everything,
+    narrow: Narrow | None = None,
+    *,
+    capped: bool = False,
 ) -> Model | int:
-    """The program; or the number of a class that no way is left for (then there is none)."""
+    """The program; or the number of a class that no way is left for (then there is none). ``capped``: within the budget."""
     allowed = _allowed(universe, market, rules, keep)
     if narrow is not None:
         allowed = _narrowed(market, allowed, narrow)
@@ -75,7 +85,7 @@ def build(
     model = Model(
         Problem.empty(), universe, market, rules, [], [], {}, [], [], narrow.group if narrow is not None else {}
     )
-    _columns(model, allowed)
+    _columns(model, allowed, TIE_USD if narrow is None else 0.0)
     _demand(model)
     _capacity(model)
     _pools(model)
@@ -83,6 +93,11 @@ def build(
     add_limits(model.problem, universe.request, market, model.sites, model.rent, model.moves)
     if universe.request.cross_cloud and universe.request.egress:
         _egress(model)
+    budget = universe.request.max_usd_per_hour
+    if capped and budget is not None:
+        rent = [(column, tier.usd_per_hour) for column, tier in zip(model.rent, market.tiers, strict=True)]
+        egress = [(column, model.problem.cost[column]) for column in model.egress]
+        model.problem.row([*rent, *egress], upper=budget)
     return model
 
 
@@ -120,6 +135,7 @@ def _hosted(universe: Universe, market: Market, keep: Keep) -> list[tuple[Option
         classes = [k for k in option.served if keep(option, k)]
         for at, pool in enumerate(market.pools):
             kind = option.spot is None or pool.spot in {None, option.spot}
+            kind = kind and (option.kinds is None or pool.kind in option.kinds)
             if pool.gpu == option.gpu and kind and option.gpus <= widest[at]:
                 pairs.append((option, at, classes))
     return pairs
@@ -142,7 +158,8 @@ def _narrowed(
     return kept
 
 
-def _columns(model: Model, allowed: list[tuple[Option, int, list[int]]]) -> None:
+def _columns(model: Model, allowed: list[tuple[Option, int, list[int]]], tie_usd: float) -> None:
+    """``tie_usd``: 0 for narrowed problems, whose gap is far above it and whose solver is quicker with round costs."""
     problem, market, rules = model.problem, model.market, model.rules
     classes = model.universe.request.workload.classes
     slowest: dict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
@@ -159,7 +176,7 @@ def _columns(model: Model, allowed: list[tuple[Option, int, list[int]]]) -> None
         a, h, _ = rules.queues[option.model, option.bundle]
         most = math.ceil((sum(slowest[key].values()) + h) / a) + queue_sites[key] + _least(model, option)
         gpus_most[at] += most * option.gpus
-        count = problem.column(high=most, integer=True)
+        count = problem.column(tie_usd * option.gpus, high=most, integer=True)
         own = {k: problem.column(high=1.0) for k in ks if model.first(k)}
         flows = {k: own[model.group.get(k, k)] for k in ks}
         model.sites.append(Site(option, at, market.pools[at].cell, count, flows))
@@ -169,7 +186,17 @@ def _columns(model: Model, allowed: list[tuple[Option, int, list[int]]]) -> None
         useful = math.ceil((gpus_most.get(tier.pool, 0.0) + spare) / tier.count)
         running = tier.running or 0
         high = useful + running if tier.cap is None else min(tier.cap, useful + running)
-        model.rent.append(problem.column(tier.usd_per_hour, high=high, integer=True))
+        usd = max(tier.usd_per_hour, FREE_USD * tier.count)  # a free machine is not rented for nothing
+        model.rent.append(problem.column(usd, high=high, integer=True))
+
+
+def _room(market: Market, at: int, gpus: int) -> float:
+    """Replicas of so many GPUs that all nodes of a pool hold; infinite when they are unbounded."""
+    return sum(
+        (math.inf if tier.cap is None else tier.cap) * (tier.count // gpus)
+        for tier in market.tiers
+        if tier.pool == at and tier.count >= gpus
+    )
 
 
 def _least(model: Model, option: Option) -> int:
@@ -226,12 +253,20 @@ def _capacity(model: Model) -> None:
             opened = problem.column(high=1.0, integer=True)
             counts = [site.count for site in sites]
             problem.row([*loads, *((count, -a) for count in counts), (opened, h)], upper=0.0)
-            most = max(problem.high[count] for count in counts)
+            most = _replicas_most(model, sites)
             problem.row([*((count, 1.0) for count in counts), (opened, -most)], upper=0.0)
             for k in sorted(
                 {k for site in sites for k in site.flows if model.first(k)}
             ):  # implied; makes the relaxation tight
                 problem.row([*((site.flows[k], 1.0) for site in sites if k in site.flows), (opened, -1.0)], upper=0.0)
+
+
+def _replicas_most(model: Model, sites: list[Site]) -> float:
+    """Replicas that a queue may have: what its whole load needs, or what its pools hold. Tight, for the relaxation's sake."""
+    pools = {site.pool: site.option.gpus for site in sorted(sites, key=lambda site: -site.option.gpus)}
+    held = sum(_room(model.market, at, gpus) for at, gpus in pools.items())
+    needed = max(model.problem.high[site.count] for site in sites)
+    return min(held, needed)
 
 
 def _pools(model: Model) -> None:

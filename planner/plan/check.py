@@ -163,5 +163,7 @@ def _rules(request: PlanRequest, plan: Plan) -> Iterator[str]:
                 yield f"{rule.stage} on {row.offer.accelerator}"
             if rule.spot is not None and row.offer.spot != rule.spot:
                 yield f"{rule.stage} on {row.offer}"
+            if rule.kinds is not None and row.offer.kind not in rule.kinds:
+                yield f"{rule.stage} on {row.offer}, which its resources do not allow"
             if rule.max_gpus is not None and row.gpus_per_replica > rule.max_gpus:
                 yield f"{rule.stage} on {row.gpus_per_replica} GPUs a replica"

@@ -20,6 +20,7 @@ from planner.plan.request import PlanRequest
 
 SMALL = 300  # pairs of class and site up to which every level is tried, and the gap is closed
 FEW_TIERS = 40  # as many price tiers as a small problem may have
+MEDIUM = 1000  # up to which every share is tried
 LARGE = 5000  # beyond: pruned, one level at a time, 1 %
 
 
@@ -45,6 +46,7 @@ class Scene(msgspec.Struct):
     spent_s: float = 0.0
     rounds: int = 0
     infeasible_levels: int = 0
+    capped: bool = False  # the budget is a row of the program
 
     @property
     def left_s(self) -> float:
@@ -89,43 +91,36 @@ def levels_of(scene: Scene, keep: Keep) -> list[tuple[float, Level]]:
     return sorted([item for item in ranked if item[0] < math.inf] or ranked[:1])
 
 
-def _scouted(scene: Scene, ranked: list[tuple[float, Level]], keep: Keep) -> list[tuple[float, Level]]:
-    """For large problems: the least cautious slack whose p95 holds in a rough solution (5 %), then the rest as they were."""
-    request = scene.universe.request
-    if (
-        scene.pairs <= LARGE
-        or request.spot_share is not None
-        or request.pool_share is not None
-        or not ranked[0][1].share < 1
-    ):
-        return ranked
+def _bolder(scene: Scene, ranked: list[tuple[float, Level]]) -> list[tuple[float, Level]]:
+    """For large problems: the first share at less cautious slacks too, before the rest."""
     guessed, level = ranked[0]
-    for slack in SLACKS[:2]:
-        bold = Level(level.share, slack)
-        if attempt(scene, rules_of(scene.universe, bold, scene.quick), bold, keep, gap=0.05) is not None:
-            return [(guessed, bold), *ranked]
-    return ranked
+    if scene.pairs <= LARGE or not level.share < 1:
+        return ranked
+    return [*((guessed, Level(level.share, slack)) for slack in SLACKS[:2]), *ranked]
 
 
 def search(scene: Scene, keep: Keep = everything, most: int | None = None) -> Found | None:
-    """The cheapest solution over the levels whose p95 estimates hold. Small problems try all, large ones until one holds."""
+    """The cheapest solution over the levels whose p95 estimates hold.
+
+    Small problems try all; larger ones leave out the more cautious levels of a share that has one that holds, and stop
+    after some that hold.
+    """
     best: Found | None = None
     tried: set[str] = set()
-    small = scene.small
-    allowed = most if most is not None else 30 if small else 8
-    patience = allowed if small else 2 if scene.pairs <= LARGE else 1
-    good = 0
-    for guessed, level in _scouted(scene, levels_of(scene, keep), keep):
+    shares: set[float] = set()  # of which a level holds
+    allowed = most if most is not None else 30 if scene.pairs <= MEDIUM else 8
+    patience = allowed if scene.pairs <= MEDIUM else 2 if scene.pairs <= LARGE else 1
+    for guessed, level in _bolder(scene, levels_of(scene, keep)):
         rules = rules_of(scene.universe, level, scene.quick)
         mark = repr((sorted(rules.limit_s.items()), sorted(rules.queues.items())))
-        late = len(tried) >= allowed or good >= patience or scene.spent_s >= scene.limit_s
-        hopeless = not small and best is not None and guessed > best.usd_per_hour
+        late = len(tried) >= allowed or len(shares) >= patience or scene.spent_s >= scene.limit_s
+        hopeless = not scene.small and best is not None and (guessed > best.usd_per_hour or level.share in shares)
         if mark in tried or late or hopeless:
             continue
         tried.add(mark)
         found = attempt(scene, rules, level, keep)
         if found is not None:
-            good += 1
+            shares.add(level.share)
             if best is None or _total(found) < _total(best) - 1e-9:
                 best = found
     return best
@@ -135,25 +130,28 @@ def _total(found: Found) -> float:
     return found.solution.objective
 
 
-def attempt(
-    scene: Scene, rules: Rules, level: Level, keep: Keep = everything, gap: float | None = None
-) -> Found | None:
+def attempt(scene: Scene, rules: Rules, level: Level, keep: Keep = everything) -> Found | None:
     """One program, solved and checked; None when it has no solution, or one whose p95 estimate breaks an SLO."""
     model: Model | int = -1
     solution: Solution | None = None
     for window in WINDOWS if scene.pairs > LARGE else ():
         if solution is None:
             narrowed = prune(scene.universe, scene.market, rules, keep, window)
-            model = build(scene.universe, narrowed.market, rules, keep, narrowed)
-            solution = _solve(scene, model, gap) if isinstance(model, Model) else None
+            model = build(scene.universe, narrowed.market, rules, keep, narrowed, capped=scene.capped)
+            solution = _solve(scene, model) if isinstance(model, Model) else None
     if solution is None:
-        model = build(scene.universe, scene.market, rules, keep)
-        solution = _solve(scene, model, gap) if isinstance(model, Model) else None
+        model = build(scene.universe, scene.market, rules, keep, capped=scene.capped)
+        solution = _solve(scene, model) if isinstance(model, Model) else None
     if solution is None or not isinstance(model, Model):
         scene.infeasible_levels += 1
         return None
+    return _found(model, solution, level)
+
+
+def _found(model: Model, solution: Solution, level: Level) -> Found | None:
+    """None when the p95 estimate breaks an SLO."""
     seen = outlook(model, solution.values)
-    for k, item in enumerate(scene.universe.request.workload.classes):
+    for k, item in enumerate(model.universe.request.workload.classes):
         if item.p95_s is not None and seen.p95_s[k] > item.p95_s:
             return None
     values = solution.values
@@ -162,11 +160,11 @@ def attempt(
     return Found(model, solution, seen, usd, level)
 
 
-def _solve(scene: Scene, model: Model, gap: float | None) -> Solution | None:
+def _solve(scene: Scene, model: Model) -> Solution | None:
     """HiGHS, and CBC when what it says breaks the program's own rows."""
-    threads = 2 if scene.pairs > LARGE else 1
-    gap = scene.gap() if gap is None else gap
-    solution = solve(model.problem, scene.left_s, gap, threads)
+    request, gap = scene.universe.request, scene.gap()
+    diverse = request.spot_share is not None or request.pool_share is not None
+    solution = solve(model.problem, scene.left_s, gap, presolve=diverse or scene.pairs <= LARGE)
     scene.spent_s += solution.seconds
     scene.rounds += 1
     if (solution.values and model.problem.residual(np.array(solution.values)) > 1e-5) or solution.status == "error":

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from planner.facts import queueing
+from planner.facts import dispatch, queueing
 from planner.facts.response import Visit, Way, quantile
 from planner.plan.build import Model, Site
 from planner.plan.level import partitions
@@ -13,13 +13,17 @@ _Queue = tuple[str, str, str]  # model, bundle, cell
 
 
 class State(msgspec.Struct, frozen=True):
-    """One queue of a solution. ``load`` in busy replicas."""
+    """One queue of a solution. ``load`` in busy replicas, as the plan's flows have it.
+
+    ``services``: class → (share, seconds) on each type of GPU that takes it, as first come, first served has it.
+    """
 
     replicas: int
     load: float
     service_s: float
     waits: float
     wait_s: float
+    services: dict[int, tuple[tuple[float, float], ...]]
 
 
 class Outlook(msgspec.Struct, frozen=True):
@@ -57,21 +61,56 @@ def outlook(model: Model, values: list[float]) -> Outlook:
 
 
 def _state(model: Model, sites: list[Site], values: list[float]) -> State:
+    """All replicas of the queue at work drain it at Σ n/s; their number at that pace is what Erlang's formula is asked for.
+
+    How much the seconds of one GPU type vary counts as variability, not that types differ: a slow replica stays slow.
+    """
     workload = model.universe.request.workload
-    flows = [
-        (workload.classes[k].rate_per_s * share_of(values, column), site.option.served[k].seconds)
-        for site in sites
-        for k, column in site.flows.items()
-    ]
-    rate = sum(each for each, _ in flows)
-    load = sum(each * seconds for each, seconds in flows)
-    replicas = round(sum(values[site.count] for site in sites))
-    if rate <= 0:
-        return State(replicas, 0.0, 0.0, 0.0, 0.0)
-    mean = load / rate
-    cs2 = max(sum(each * seconds**2 for each, seconds in flows) / rate / mean**2 - 1, 0.0)
-    waits, wait_s = queueing.wait(replicas, load, mean, workload.cv2, cs2)
-    return State(replicas, load, mean, waits, wait_s)
+    rates: list[dict[int, float]] = []
+    for site in sites:
+        shares = {k: share_of(values, column) for k, column in site.flows.items()}
+        rates.append({k: workload.classes[k].rate_per_s * share for k, share in shares.items() if share > 0})
+    seconds = [{k: site.option.served[k].seconds for k in own} for site, own in zip(sites, rates, strict=True)]
+    counts = [round(values[site.count]) for site in sites]
+    load = sum(rate * seconds[at][k] for at, own in enumerate(rates) for k, rate in own.items())
+    if load <= 0:
+        return State(sum(counts), 0.0, 0.0, 0.0, 0.0, {})
+    flows = dispatch.first_come(counts, rates, seconds)
+    used = [at for at, own in enumerate(flows) if own]
+    waits, wait_s = _wait(counts, flows, seconds, workload.cv2)
+    parts = {tuple(at for at in used if k in rates[at]) for own in flows for k in own}
+    for part in parts - {tuple(used)}:  # classes that only some types take: the queue is as slow as its slowest part
+        alone = _wait(
+            [counts[at] for at in part], [rates[at] for at in part], [seconds[at] for at in part], workload.cv2
+        )
+        waits, wait_s = max((waits, wait_s), alone, key=lambda one: one[0] * one[1])
+    services: dict[int, tuple[tuple[float, float], ...]] = {}
+    for k in sorted({k for own in flows for k in own}):
+        total = sum(own.get(k, 0.0) for own in flows)
+        services[k] = tuple((flows[at][k] / total, seconds[at][k]) for at in used if k in flows[at])
+    rate = sum(rate for own in rates for rate in own.values())
+    return State(sum(counts), load, load / rate, waits, wait_s, services)
+
+
+def _wait(
+    counts: list[int], flows: list[dict[int, float]], seconds: list[dict[int, float]], cv2: float
+) -> tuple[float, float]:
+    """(probability of waiting, mean seconds of those who wait) for replicas of several types that share a queue."""
+    used = [at for at, own in enumerate(flows) if own]
+    means = {at: _moments(flows[at], seconds[at]) for at in used}
+    rate = sum(rate for own in flows for rate in own.values())
+    drain = sum(counts[at] / means[at][0] for at in used)
+    cs2 = sum(sum(flows[at].values()) * means[at][1] for at in used) / rate
+    servers = sum(counts[at] for at in used)
+    return queueing.wait(servers, rate * servers / drain, servers / drain, cv2, cs2)
+
+
+def _moments(rates: dict[int, float], seconds: dict[int, float]) -> tuple[float, float]:
+    """(mean seconds, squared coefficient of variation) of one GPU type's work."""
+    rate = sum(rates.values())
+    mean = sum(each * seconds[k] for k, each in rates.items()) / rate
+    second = sum(each * seconds[k] ** 2 for k, each in rates.items()) / rate
+    return mean, max(second / mean**2 - 1, 0.0)
 
 
 def _ways(
@@ -84,12 +123,10 @@ def _ways(
     for key, sites in members.items():
         if key[0] != name:
             continue
-        flows = [(share_of(values, s.flows[k]), s.option.served[k].seconds) for s in sites if k in s.flows]
-        total = sum(share for share, _ in flows)
+        total = sum(share_of(values, s.flows[k]) for s in sites if k in s.flows)
         if total > 0:
             left[key] = total
-            services = tuple((share / total, seconds) for share, seconds in flows if share > 0)
-            visits[key] = Visit(services, queues[key].waits, queues[key].wait_s)
+            visits[key] = Visit(queues[key].services[k], queues[key].waits, queues[key].wait_s)
     parts = sorted(partitions(model.universe.stages[name], model.universe.bundles[name]), key=len)
     ways: list[Way] = []
     for cell in dict.fromkeys(key[2] for key in left):

@@ -63,7 +63,8 @@ def _why_not(scene: Scene, plan: Plan, stage: str, models: list[str], name: str,
     if found is None:
         return Explanation(stage, gpu, False, f"with {name} on {gpu} alone no plan meets the caps and the SLO", facts)
     more = found.usd_per_hour - plan.usd_per_hour
-    verdict = f"with {name} on {gpu} the plan would cost ${found.usd_per_hour:.2f}/h, {more / plan.usd_per_hour:+.1%}"
+    share = more / max(plan.usd_per_hour, 0.01)  # own machines may cost nothing
+    verdict = f"with {name} on {gpu} the plan would cost ${found.usd_per_hour:.2f}/h, {share:+.1%}"
     if more <= 0.005 * plan.usd_per_hour:
         verdict += ": a tie within the solver's gap"
     return Explanation(stage, gpu, False, verdict, facts, found.usd_per_hour)
@@ -89,10 +90,11 @@ def _facts(scene: Scene, able: list[Option], plan: Plan, name: str) -> list[str]
     for option in able:
         usd = min(price.get(option.gpu, {"": 0.0}).values()) * option.gpus
         for k, found in list(option.served.items())[:3]:
+            late = _late(found.seconds, classes[k].p95_s)
             lines.append(
                 f"{option.bundle} on {option.gpus} × {option.gpu}: {classes[k].shape} in {found.seconds:.2f} s "
                 f"(±{found.error:.0%}, {found.source}) at ${usd:.2f}/h "
-                f"is ${found.seconds * usd / 3.6:.2f} per 1000; {found.peak_gib:.1f} GiB"
+                f"is ${found.seconds * usd / 3.6:.2f} per 1000; {found.peak_gib:.1f} GiB{late}"
             )
     lines.extend(
         f"the plan: {row.stage} on {row.offer}: {row.seconds_per_request:.2f} s, ${row.usd_per_1000:.2f} per 1000"
@@ -100,6 +102,11 @@ def _facts(scene: Scene, able: list[Option], plan: Plan, name: str) -> list[str]
         if name in row.stage.split("+")
     )
     return lines
+
+
+def _late(seconds: float, p95_s: float | None) -> str:
+    """Cheap, and of no use: it takes longer than was promised."""
+    return f"; too late for the p95 of {p95_s:g} s" if p95_s is not None and seconds > p95_s else ""
 
 
 def diff(old: Plan, new: Plan) -> PlanDiff:

@@ -10,8 +10,17 @@ from planner.plan.problem import Problem, Solution
 _INFEASIBLE = (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible)
 
 
-def solve(problem: Problem, time_limit_s: float, gap: float = 0.0, threads: int = 1) -> Solution:
-    """Minimise. Integers come back rounded. The same answer every time unless the time limit cuts it short."""
+def solve(
+    problem: Problem,
+    time_limit_s: float,
+    gap: float = 0.0,
+    *,
+    presolve: bool = True,
+) -> Solution:
+    """Minimise. Integers come back rounded. The same answer every time unless the time limit cuts it short.
+
+    ``presolve``: HiGHS's own; the large, narrowed problems take half the time without it.
+    """
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = len(problem.cost), len(problem.lower)
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = (
@@ -33,7 +42,8 @@ def solve(problem: Problem, time_limit_s: float, gap: float = 0.0, threads: int 
         ("mip_feasibility_tolerance", 1e-7),
         ("primal_feasibility_tolerance", 1e-8),
         ("random_seed", 1),
-        ("threads", threads),
+        ("threads", 1),
+        ("presolve", "choose" if presolve else "off"),
     ):
         highs.setOptionValue(name, value)
     highs.passModel(lp)

@@ -20,6 +20,7 @@ class Pool(msgspec.Struct, frozen=True):
     cloud: str
     gpu: str
     spot: bool | None
+    kind: str = ""  # of its offers: what rules that name kinds go by
 
 
 class Tier(msgspec.Struct, frozen=True):
@@ -78,7 +79,11 @@ def open_market(request: PlanRequest) -> Market:
     groups: dict[tuple[object, ...], list[Offer]] = defaultdict(list)
     for offer in usable_offers(request):
         pool = Pool(
-            "" if request.cross_cloud else offer.cloud, offer.cloud, offer.accelerator, offer.spot if split else None
+            "" if request.cross_cloud else offer.cloud,
+            offer.cloud,
+            offer.accelerator,
+            offer.spot if split else None,
+            offer.kind,
         )
         at = pools.setdefault(pool, len(pools))
         spot_pool = (

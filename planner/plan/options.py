@@ -4,12 +4,16 @@ Everything here follows from the request alone; nothing is dropped but what cann
 """
 
 from collections.abc import Iterator
+from itertools import islice, product
 
 import msgspec
 
 from planner.domain import Prediction
 from planner.facts.perf import Book
 from planner.plan.request import ModelSpec, PlanRequest, StageRule
+from planner.precision import of_bundle, of_stages, resolved
+
+MOST_COMBINATIONS = 64  # of the precisions of a bundle's stages
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -23,6 +27,7 @@ class Option(msgspec.Struct, frozen=True):
     precision: str
     served: dict[int, Prediction]
     spot: bool | None = None  # only these offers; None: both
+    kinds: frozenset[str] | None = None  # only these; None: all
 
     @property
     def bundle(self) -> str:
@@ -104,26 +109,48 @@ def _on_gpu(
     spots = {rule.spot for rule in rules if rule.spot is not None}
     if len(spots) > 1:
         return [], "one stage wants spot, another on-demand"
+    admitted = [frozenset(rule.kinds) for rule in rules if rule.kinds is not None]
+    kinds = frozenset.intersection(*admitted) if admitted else None
+    if kinds is not None and not any(o.accelerator == gpu and o.kind in kinds for o in request.offers):
+        return [], "no offer of it that the specification allows"
     card = book.gpus.get(gpu)
     if card is None:
         return [], f"no facts about {gpu} (memory, peak)"
     made: list[Option] = []
     why = "no profile, and nothing to estimate from"
-    for precision in spec.precisions:
+    for precision in _precisions(spec, bundle, rules):
         for gpus in _counts(request, book, spec.name, bundle, gpu, precision, largest, rules):
-            served: dict[int, Prediction] = {}
-            for k in classes:
-                found = book.predict(
-                    spec.name, "+".join(bundle), gpu, request.workload.classes[k].shape, gpus, precision
-                )
-                if found is not None and found.peak_gib > card.usable_gib + 1e-9:
-                    why = f"needs {found.peak_gib:.1f} GiB, {gpu} has {card.usable_gib:.1f} usable"
-                elif found is not None:
-                    served[k] = found
-            if served:
+            shapes = {k: request.workload.classes[k].shape for k in classes}
+            found = {k: book.predict(spec.name, "+".join(bundle), gpu, s, gpus, precision) for k, s in shapes.items()}
+            known = {k: one for k, one in found.items() if one is not None}
+            served = {k: one for k, one in known.items() if one.peak_gib <= card.usable_gib + 1e-9}
+            if len(served) < len(known):
+                least = min(one.peak_gib for k, one in known.items() if k not in served)
+                why = f"needs {least:.1f} GiB, {gpu} has {card.usable_gib:.1f} usable"
+            if served and not _needless(served, gpus, made):
                 spot = spots.copy().pop() if spots else None
-                made.append(Option(0, spec.name, bundle, gpu, gpus, precision, served, spot))
+                made.append(Option(0, spec.name, bundle, gpu, gpus, precision, served, spot, kinds))
     return made, why
+
+
+def _needless(served: dict[int, Prediction], gpus: int, made: list[Option]) -> bool:
+    """Whether an earlier precision fits too, and is no slower: then the weights need not be squeezed."""
+    return any(
+        one.gpus == gpus and all(k in one.served and one.served[k].seconds <= p.seconds for k, p in served.items())
+        for one in made
+    )
+
+
+def _precisions(spec: ModelSpec, bundle: tuple[str, ...], rules: list[StageRule]) -> Iterator[str]:
+    """All stages alike as the model may be held, or every combination of what the stages' rules allow."""
+    wished = {rule.stage: rule.precisions for rule in rules if rule.precisions}
+    if not wished:
+        yield from spec.precisions
+        return
+    own = spec.precisions[0]
+    each = [dict.fromkeys(resolved(name, own) for name in wished.get(stage, spec.precisions)) for stage in bundle]
+    for names in islice(product(*each), MOST_COMBINATIONS):
+        yield of_bundle(names)
 
 
 def _counts(
@@ -139,7 +166,8 @@ def _counts(
     """GPUs per replica: one, and powers of two for which every stage (or the bundle itself) has rows."""
     most = min([request.max_gpus_per_replica, largest] + [rule.max_gpus for rule in rules if rule.max_gpus is not None])
     named = book.gpu_counts(model, "+".join(bundle), gpu, precision)
-    each = set.intersection(*(book.gpu_counts(model, stage, gpu, precision) for stage in bundle))
+    formats = of_stages(precision, bundle)
+    each = set.intersection(*(book.gpu_counts(model, stage, gpu, name) for stage, name in formats.items()))
     for gpus in sorted({1} | named | each):
         if gpus <= most and gpus & (gpus - 1) == 0:
             yield gpus

@@ -8,8 +8,8 @@ from planner.domain import Gpu, ModelFacts, Offer, Profile, Workload
 class ModelSpec(msgspec.Struct, frozen=True):
     """One model: its stages in the order in which they run, and how its weights may be held.
 
-    ``precisions``: tried in this order; profiles and estimates are looked up per precision. ``()`` as stages: taken from
-    the facts, else from the profiles (encode, denoise, decode first, others in the order of the file).
+    ``precisions``: tried in this order, the model's own first; profiles and estimates are looked up by them. ``()`` as
+    stages: taken from the facts, else from the profiles (encode, denoise, decode first, others in the order of the file).
     """
 
     name: str
@@ -22,6 +22,8 @@ class StageRule(msgspec.Struct, frozen=True):
 
     ``accelerators``: only these. ``spot``: True: spot only, False: on-demand only. ``replicas_min``/``replicas_max``:
     bounds on the replicas that serve the stage, in bundles too. ``max_gpus``: GPUs of one replica, at most.
+    ``kinds``: only offers of these kinds (Offer.kind). ``precisions``: how its weights may be held (planner.precision), in
+    place of the model's; ``auto`` is the model's own.
     """
 
     model: str
@@ -31,6 +33,8 @@ class StageRule(msgspec.Struct, frozen=True):
     replicas_min: int = 0
     replicas_max: int | None = None
     max_gpus: int | None = None
+    kinds: tuple[str, ...] | None = None
+    precisions: tuple[str, ...] | None = None
 
 
 class Quota(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from planner.plan.level import rules_of
 from planner.plan.options import Option
 from planner.plan.result import Alternative
 
-EACH_S = 0.6  # solver time for one alternative
+EACH_S = 1.0  # solver time for one alternative
 MOST_TYPES = 3  # single GPU types tried, the most promising first
 
 Rival = tuple[str, Found | None, str]
@@ -43,7 +43,7 @@ def describe(name: str, found: Found | None, remark: str, best: Found) -> Altern
     """A rival as a line of the plan."""
     if found is None:
         return Alternative(name, None, False, remark or "no such plan within the caps and the SLO")
-    more = found.usd_per_hour / best.usd_per_hour - 1
+    more = (found.usd_per_hour - best.usd_per_hour) / max(best.usd_per_hour, 0.01)  # own machines may cost nothing
     p95 = max(found.outlook.p95_s.values())
     verdict = (
         f"costs {more:+.1%}" if abs(more) > 0.0005 else "costs the same: the plan is of this kind, or ties with it"

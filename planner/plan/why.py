@@ -8,11 +8,12 @@ import msgspec
 from planner.domain import Offer, Workload
 from planner.plan.engine import Found, Scene, open_scene, search
 from planner.plan.level import partitions
-from planner.plan.market import usable_offers
+from planner.plan.market import matches, usable_offers
 from planner.plan.request import PlanRequest
 from planner.plan.result import Infeasible
 
 EXTRA_PRICE = 100.0  # price factor of nodes beyond a cap, so that as few as possible are asked for
+SHARED = ("quota", "spot_share", "pool_share")  # what these would have to be, the plan without them says
 SLOWER = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
 FEWER = (0.9, 0.75, 0.5, 0.25, 0.1)
 
@@ -111,6 +112,8 @@ def binding(request: PlanRequest, limit_s: float) -> Infeasible:
         if found is not None:
             if constraint == "max_nodes":
                 relaxation = _extra(found)
+            elif constraint in SHARED:
+                relaxation = enough(constraint, request, found)
             return Infeasible("infeasible", constraint, why, relaxation)
     return Infeasible(
         "infeasible", "several", "no plan meets all constraints, and dropping any one of them is not enough"
@@ -128,19 +131,19 @@ def _relaxations(request: PlanRequest) -> Iterator[tuple[str, str, str, PlanRequ
     offers = usable_offers(request)
     if any(offer.max_nodes is not None for offer in offers):
         extra = [
-            change(o, max_nodes=None, usd_per_hour=o.usd_per_hour * EXTRA_PRICE, where="beyond max_nodes")
+            change(o, max_nodes=None, usd_per_hour=max(o.usd_per_hour, 0.01) * EXTRA_PRICE, where="beyond max_nodes")
             for o in offers
         ]
         relaxed = change(request, offers=tuple(offers) + tuple(extra))
         yield "max_nodes", "the offers' max_nodes leave too few GPUs for this load", "", relaxed
     if request.quotas:
-        yield "quota", "the quotas leave too few GPUs for this load", "raise the quotas", change(request, quotas=())
+        yield "quota", "the quotas leave too few GPUs for this load", "", change(request, quotas=())
     if request.spot_share is not None:
         relaxed = change(request, spot_share=None)
         yield (
             "spot_share",
             f"spot may be {request.spot_share:.0%} of the GPUs, and on-demand offers do not make up the rest",
-            "allow more spot",
+            "",
             relaxed,
         )
     if request.pool_share is not None:
@@ -148,7 +151,7 @@ def _relaxations(request: PlanRequest) -> Iterator[tuple[str, str, str, PlanRequ
         yield (
             "pool_share",
             f"one spot pool may take {request.pool_share:.0%} of the spend, and there are too few others",
-            "allow more",
+            "",
             relaxed,
         )
     yield from _rules(request)
@@ -184,6 +187,35 @@ def _rules(request: PlanRequest) -> Iterator[tuple[str, str, str, PlanRequest]]:
                 rules = (*request.rules[:at], change(rule, **{field: None}), *request.rules[at + 1 :])
                 why = f"{rule.model} {rule.stage}: {field} {getattr(rule, field)} does not carry the load"
                 yield constraint, why, f"lift {field} of stage {rule.stage}", change(request, rules=rules)
+
+
+def enough(constraint: str, request: PlanRequest, found: Found) -> str:
+    """The limits that a plan found without them would keep."""
+    rented = [
+        (tier, round(found.solution.values[column]))
+        for tier, column in zip(found.model.market.tiers, found.model.rent, strict=True)
+        if round(found.solution.values[column])
+    ]
+    if constraint == "quota":
+        short = []
+        for quota in request.quotas:
+            taken = sum(tier.count * nodes for tier, nodes in rented if matches(quota, tier.offers[0]))
+            if taken > quota.max_gpus:
+                of = " ".join(name for name in (quota.cloud, quota.region, quota.accelerator) if name)
+                short.append(f"max_gpus of {taken} instead of {quota.max_gpus}{f' for {of}' if of else ''}")
+        return "; ".join(short)
+    if constraint == "spot_share":
+        gpus = sum(tier.count * nodes for tier, nodes in rented)
+        share = sum(tier.count * nodes for tier, nodes in rented if tier.spot) / max(gpus, 1)
+        return f"max_spot_share of {math.ceil(share * 100) / 100:g}"
+    spend: dict[tuple[str, str, str], float] = {}
+    for tier, nodes in rented:
+        if tier.spot:
+            offer = tier.offers[0]
+            pool = (offer.cloud, offer.region, offer.accelerator)
+            spend[pool] = spend.get(pool, 0.0) + tier.usd_per_hour * nodes
+    total = sum(tier.usd_per_hour * nodes for tier, nodes in rented)
+    return f"max_pool_share of {math.ceil(max(spend.values(), default=0.0) / max(total, 1e-9) * 100) / 100:g}"
 
 
 def _extra(found: Found) -> str:

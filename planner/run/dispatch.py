@@ -5,6 +5,7 @@ a request keeps its place in line through all its stages, and when it is tried a
 """
 
 import heapq
+import math
 from typing import Final
 
 import msgspec
@@ -13,6 +14,8 @@ from planner.domain import Role, TaskRef
 
 MAX_SLOTS: Final = 64
 AHEAD_S: Final = 0.02  # enough work to bridge a round trip to the head, when tasks are shorter than that
+MAX_AHEAD: Final = 16  # tasks held ahead because their tensors take long: each of them is memory
+LATE: Final = 4.0  # mean deviations above the mean, as late as a transfer is expected to be (as TCP's timer, RFC 6298)
 
 
 class Waiting:
@@ -62,20 +65,32 @@ class Worker(msgspec.Struct):
     outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id
     computing: TaskRef | None = None  # what it started last: it computes one task at a time
     seconds: float | None = None  # moving mean of compute time
+    fetch_s: float = 0.0  # moving mean of the time an input takes to arrive, and of how far it is off that
+    fetch_off_s: float = 0.0
 
     @property
     def slots(self) -> int:
-        """Tasks it may hold: one computing, ``prefetch`` ahead, and more when tasks are shorter than a round trip."""
+        """Tasks it may hold: one computing, and so many ahead that the next input is there when it is done.
+
+        That is at least ``prefetch``, more when tasks are shorter than a round trip or than a late transfer; 0 stays 0.
+        """
         if self.draining:
             return 0
         ahead = self.prefetch
-        if self.prefetch and self.seconds is not None and self.seconds < AHEAD_S:
-            ahead = max(ahead, min(MAX_SLOTS - 1, int(AHEAD_S / max(self.seconds, 1e-4))))
+        if ahead and self.seconds is not None:
+            seconds = max(self.seconds, 1e-4)
+            if seconds < AHEAD_S:
+                ahead = max(ahead, min(MAX_SLOTS - 1, int(AHEAD_S / seconds)))
+            late_s = self.fetch_s + LATE * self.fetch_off_s
+            ahead = max(ahead, min(MAX_AHEAD, math.ceil(late_s / seconds) + 1 if late_s else 0))
         return 1 + ahead
 
-    def observe(self, seconds: float) -> None:
-        """Take a measured compute time into the mean."""
+    def observe(self, seconds: float, fetch_s: float = 0.0) -> None:
+        """Take a measured compute time, and the time its input took (0: it was in the message), into the means."""
         self.seconds = seconds if self.seconds is None else 0.8 * self.seconds + 0.2 * seconds
+        off = abs(fetch_s - self.fetch_s)
+        self.fetch_off_s += (off - self.fetch_off_s) / 8
+        self.fetch_s += (fetch_s - self.fetch_s) / 8
 
 
 class Pool:

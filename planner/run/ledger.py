@@ -184,7 +184,13 @@ class Ledger(Book):
             request.step, request.steps = step, steps
             request.lease.touched_s = now
 
-    def done(self, worker_id: str, ref: TaskRef, result: Any, seconds: float) -> bool:
+    def source_of(self, ref: TaskRef) -> str | None:
+        """The worker that holds the input of a task that is out; None for the first stage's."""
+        request = self.requests.get(ref.request)
+        output = request.outputs.get(request.at - 1) if request is not None else None
+        return output.worker if output is not None else None
+
+    def done(self, worker_id: str, ref: TaskRef, result: Any, seconds: float, fetch_s: float = 0.0) -> bool:
         """A stage was computed: ``result`` is a handle to its output, or after the last stage the artefact.
 
         False when the result is fenced: it belongs to a lease that is no longer the present one.
@@ -197,11 +203,11 @@ class Ledger(Book):
                 return True  # said twice: we rely on that output
             self._drop(worker_id, ref)
             return False
-        worker = self._unlease(request)
+        worker = self.workers.get(worker_id)
         if worker is not None:
-            worker.observe(seconds)
+            worker.observe(seconds, fetch_s)
             worker.outputs[ref.key] = request.id
-            self._pool(worker.role).place(worker)
+        self._unlease(request)
         output = Output(worker_id, ref, result)
         request.step = request.steps = 0
         request.outputs[request.at] = output

@@ -81,7 +81,11 @@ class Job(Protocol):
 
 
 class StageModel(Protocol):
-    """One loaded stage."""
+    """One loaded stage.
+
+    Where its output is a function of ``params`` and ``inputs`` alone, the stage may have an attribute ``ignores``: the
+    request fields (the seed …) that the output does not depend on. The worker then computes equal requests only once.
+    """
 
     def start(self, params: dict[str, Any], inputs: Parcel | None) -> Job:
         """Begin a request. ``params``: the gateway's validated fields. Raises RequestError for what it can't do."""

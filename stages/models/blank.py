@@ -15,6 +15,7 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 
+from stages.memory import tensors_of
 from stages.models.base import ModelError
 from stages.models.cards import INDEX, read_config
 
@@ -22,6 +23,7 @@ _TEXTS: Final = frozenset({".json", ".txt", ".model", ".jinja"})
 _NAMES: Final = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 _KEPT_FLOAT32: Final = frozenset({"AutoencoderKLWan"})  # as published
 _SPREAD: Final = 0.02
+_WHOLE: Final = (torch.int8, torch.uint8)
 
 
 def write_blank(folder: Path, target: Path, dtype: str) -> None:
@@ -44,9 +46,13 @@ def write_blank(folder: Path, target: Path, dtype: str) -> None:
 def randomise(parameters: list[Any]) -> None:
     """Fill them with noise, in place."""
     with torch.no_grad():
-        for parameter in parameters:
-            if parameter.is_floating_point():
-                parameter.normal_(0.0, _SPREAD)
+        for tensor in (part for parameter in parameters for part in tensors_of(parameter)):
+            if tensor.dtype in _WHOLE:
+                tensor.random_()  # over all of the format
+            elif tensor.dtype.itemsize == 1:  # float8 has no generator of its own
+                tensor.copy_(torch.randn(tensor.shape))
+            elif tensor.is_floating_point():
+                tensor.normal_(0.0, _SPREAD)
 
 
 def _empty(folder: Path, library: str, name: str) -> Any:

@@ -6,7 +6,7 @@ the next follows from the declarations: what later stages take as input.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from diffusers.modular_pipelines import SequentialPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline import LoopSequentialPipelineBlocks
 
 from stages.models.base import ModelError
-from stages.models.cards import STAGES
+from stages.models.cards import EXPERTS, STAGES
 
 DENOISE: Final = "denoise"
 
@@ -36,7 +36,7 @@ class StagePlan:
     leaves: its blocks in order, containers expanded, loops and conditional blocks whole. inputs: of the whole pipeline,
     so that every stage begins from the same values and defaults as one process would. later: names of what later
     stages read. later_kinds: groups of inputs that they read. needs_negative: a later stage requires negative
-    embeddings even when guidance is off.
+    embeddings even when guidance is off. foreign: components that its blocks name and another stage owns.
     """
 
     stage: str
@@ -45,6 +45,7 @@ class StagePlan:
     later: frozenset[str]
     later_kinds: frozenset[str]
     needs_negative: bool
+    foreign: frozenset[str] = frozenset()
 
     def blocks(self) -> Any:
         """The stage's blocks as one sequence, as a pipeline wants them."""
@@ -68,7 +69,11 @@ def open_pipeline(folder: Path) -> Any:
 
 
 def plan_stage(pipeline: Any, workflow: str, stage: str) -> StagePlan:
-    """Cut one stage out. Raises ModelError when the pipeline has no such stage or workflow."""
+    """Cut one stage out, or one expert's part of ``denoise``. Raises ModelError when there is no such stage or workflow."""
+    if stage in EXPERTS:
+        both = plan_stage(pipeline, workflow, DENOISE)
+        others = frozenset(owned for expert, owned in EXPERTS.items() if expert != stage)
+        return replace(both, stage=stage, foreign=others)
     root = select_workflow(pipeline.blocks, workflow)
     leaves = list(_leaves(root))
     stages = _assign([name for name, _ in leaves])

@@ -8,17 +8,28 @@ configs. A ``disagctl.json`` beside ``model_index.json`` (``{"defaults": {"num_i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from stages.models.base import ModelCard, ModelError
 
+EMBEDDED_GUIDANCE: Final = frozenset({"FluxPipeline", "Flux2Pipeline", "HunyuanVideoPipeline"})  # the scale is an input
 STAGES: Final = ("encode", "denoise", "decode")
+# Stages of a pipeline with two experts, of which one denoises down to a boundary and the other from there on (Wan 2.2
+# A14B), and the component that each owns. The stages take the place of ``denoise`` where the spec wants it.
+EXPERTS: Final = {"denoise_high": "transformer", "denoise_low": "transformer_2"}
+SPLIT_STAGES: Final = ("encode", *EXPERTS, "decode")
 INDEX: Final = "model_index.json"
 OVERRIDES: Final = "disagctl.json"
 MAX_CONFIG_BYTES: Final = 4 << 20
 Config = Mapping[str, Any]
+
+
+class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the built-in adapters take as a model's ``options``. experts: ``split`` makes stages of them."""
+
+    experts: Literal["together", "split"] = "together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +85,8 @@ _VAE_CLASSES: Final = {
 }
 
 
-def read_card(folder: Path) -> ModelCard:
-    """The card of the repository in ``folder``. Raises ModelError when its configs cannot be read."""
+def read_card(folder: Path, options: bytes = b"{}") -> ModelCard:
+    """The card of the repository in ``folder``. Raises ModelError when its configs cannot be read or the options do not fit."""
     index = read_config(folder / INDEX)
     name = str(index.get("_class_name", ""))
     if not name:
@@ -87,7 +98,7 @@ def read_card(folder: Path) -> ModelCard:
     video = known.modality == "video"
     defaults = known.defaults | _variant(name, index, vae, denoiser, spatial) | _overrides(folder)
     return ModelCard(
-        stages=STAGES,
+        stages=_stages(index, options),
         modality=known.modality,
         workflow=known.workflow,
         size_multiple=spatial * (known.pack or _patch(denoiser)),
@@ -95,6 +106,34 @@ def read_card(folder: Path) -> ModelCard:
         needs_image=known.workflow.startswith("image2"),
         defaults=defaults,
     )
+
+
+def two_passes(pipeline: str, scale: float | None) -> bool:
+    """Whether a step takes two passes of the denoiser with this guidance scale."""
+    return pipeline not in EMBEDDED_GUIDANCE and (scale or 0.0) > 1
+
+
+def is_split(options: Mapping[str, Any]) -> bool:
+    """Whether a model's options make stages of its experts."""
+    return options.get("experts") == "split"
+
+
+def parse_options(options: bytes) -> ModelOptions:
+    """A model's options. Raises ModelError for what the built-in adapters do not take."""
+    try:
+        return msgspec.json.decode(options or b"{}", type=ModelOptions)
+    except msgspec.DecodeError as err:
+        msg = f"the model's options cannot be used: {err}"
+        raise ModelError(msg) from err
+
+
+def _stages(index: Config, options: bytes) -> tuple[str, ...]:
+    if parse_options(options).experts == "together":
+        return STAGES
+    if index.get("boundary_ratio") is None or not all(isinstance(index.get(name), list) for name in EXPERTS.values()):
+        msg = "options.experts is split, and the pipeline does not have two experts (as Wan 2.2 A14B has)"
+        raise ModelError(msg)
+    return SPLIT_STAGES
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -107,6 +146,12 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, msgspec.DecodeError) as err:
         msg = f"cannot read {path}: {err}"
         raise ModelError(msg) from err
+
+
+def read_components(folder: Path) -> dict[str, dict[str, Any]]:
+    """The config of every component that has one. Raises ModelError."""
+    files = [*folder.glob("*/config.json"), *folder.glob("*/scheduler_config.json")]
+    return {path.parent.name: read_config(path) for path in sorted(files)}
 
 
 def compression(vae: Config) -> tuple[int, int]:

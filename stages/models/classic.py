@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import diffusers
 import torch
+from diffusers import PipelineQuantizationConfig
 
 from stages.models.base import File, Job, ModelCard, ModelError, RequestError, StageModel
 from stages.models.cards import INDEX, STAGES, compression, read_card, read_config
@@ -15,6 +16,7 @@ from stages.models.families import Family, families
 from stages.models.loading import free, parse_device, peak_bytes, prepare_process, with_dtype
 from stages.models.media import encode_image, encode_video, to_uint8
 from stages.models.precision import component_dtype
+from stages.models.quantise import base_dtype, check_precision, place, quantisers
 from stages.models.snapshot import scheduler_state
 from stages.models.tensors import pack_values, unpack_values
 from stages.models.weights import configs, fetch, is_model_id
@@ -33,7 +35,7 @@ class ClassicAdapter:
 
     def card(self, source: ModelSource, folder: Path | None = None) -> ModelCard:
         """From the repository's JSON files."""
-        return read_card(folder or configs(source))
+        return read_card(folder or configs(source), source.options)
 
     def load(self, source: ModelSource, stage: str, device: str) -> StageModel:
         """Load the components of one stage. Raises ModelError."""
@@ -47,9 +49,10 @@ class ClassicAdapter:
         if stage not in family.components:
             msg = f"{family.pipeline_class} has no stage {stage!r}; it has {', '.join(family.components)}"
             raise ModelError(msg)
+        check_precision(source.precision, stage, where)
         fetch(source, folder, family.components[stage])
-        pipe = _load(family, stage, folder, source.dtype, where)
-        return ClassicStage(read_card(folder), family, stage, pipe, where)
+        pipe = _load(family, stage, folder, source, where)
+        return ClassicStage(read_card(folder, source.options), family, stage, pipe, where)
 
 
 class ClassicStage:
@@ -204,12 +207,17 @@ def _family(folder: Path) -> Family | None:
     return next((family for family in families() if family.serves(index)), None)
 
 
-def _load(family: Family, stage: str, folder: Path, dtype: str, device: torch.device) -> Any:
+def _load(family: Family, stage: str, folder: Path, source: ModelSource, device: torch.device) -> Any:
     index = read_config(folder / INDEX)
     names = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
     mine = family.components[stage]
-    dtypes = {name: component_dtype(folder / name, index[name][1], dtype, device) for name in mine if name in index}
+    wanted = base_dtype(source.dtype, source.precision)
+    dtypes = {name: component_dtype(folder / name, index[name][1], wanted, device) for name in mine if name in index}
     others: dict[str, Any] = {name: None for name in names if name not in mine}
+    libraries = {name: index[name][0] for name in dtypes}
+    quantised = quantisers(list(dtypes), libraries, source.precision, dtypes)
+    if quantised:
+        others["quantization_config"] = PipelineQuantizationConfig(quant_mapping=quantised)
     try:
         pipe = getattr(diffusers, family.pipeline_class).from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, **others, **with_dtype(dtypes)
@@ -224,4 +232,5 @@ def _load(family: Family, stage: str, folder: Path, dtype: str, device: torch.de
     spatial, temporal = compression(read_config(folder / "vae" / "config.json"))
     # Without its VAE the pipeline falls back to constants.
     pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal = spatial, temporal
-    return pipe.to(device)
+    place(pipe, device, source.precision)
+    return pipe

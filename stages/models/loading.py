@@ -14,6 +14,8 @@ from stages.models.base import ModelError
 from stages.models.blocks import StagePlan
 from stages.models.cards import read_config
 from stages.models.precision import component_dtype
+from stages.models.quantise import base_dtype, place, quantisers
+from stages.protocol import ModelSource
 
 _log = logging.getLogger(__name__)
 
@@ -58,31 +60,35 @@ def free(device: torch.device) -> None:
 def needed_components(full: Any, plan: StagePlan) -> list[str]:
     """Names of the components of the repository that the stage's blocks expect."""
     specs = full._component_specs
-    wanted = (component.name for _, block in plan.leaves for component in block.expected_components)
-    return [name for name in dict.fromkeys(wanted) if specs[name].default_creation_method == "from_pretrained"]
+    wanted = dict.fromkeys(component.name for _, block in plan.leaves for component in block.expected_components)
+    others = plan.foreign
+    return [name for name in wanted if name not in others and specs[name].default_creation_method == "from_pretrained"]
 
 
-def load_stage(full: Any, plan: StagePlan, folder: Path, dtype: str, device: torch.device) -> Any:
+def load_stage(full: Any, plan: StagePlan, folder: Path, source: ModelSource, device: torch.device) -> Any:
     """A pipeline of the stage's blocks with its components on ``device``. Raises ModelError when one does not load."""
     pipeline = type(full)(blocks=plan.blocks(), pretrained_model_name_or_path=str(folder))
     names = needed_components(full, plan)
-    dtypes = {name: _dtype(full, name, folder, dtype, device) for name in names if _is_module(full, name)}
-    _load(pipeline, names, dtypes)
-    pipeline.to(device)
+    models = [name for name in names if _is_module(full, name)]
+    wanted = base_dtype(source.dtype, source.precision)
+    dtypes = {name: _dtype(full, name, folder, wanted, device) for name in models}
+    libraries = {name: full._component_specs[name].type_hint.__module__.partition(".")[0] for name in models}
+    _load(pipeline, names, dtypes, quantisers(models, libraries, source.precision, dtypes))
+    place(pipeline, device, source.precision)
     _stand_in(full, pipeline, folder)
     return pipeline
 
 
-def _load(pipeline: Any, names: list[str], dtypes: dict[str, torch.dtype]) -> None:
+def _load(pipeline: Any, names: list[str], dtypes: dict[str, torch.dtype], quantised: dict[str, Any]) -> None:
     """Fill in the components.
 
     The keyword for the dtype changed between diffusers 0.39 (``torch_dtype``) and 0.42 (``dtype``), and with the wrong
     one a component silently stays None: try both, then insist.
     """
+    more = {"use_safetensors": dict.fromkeys(dtypes, True), "quantization_config": quantised}
     for keyword in _dtype_keywords():
         missing = [name for name in names if getattr(pipeline, name, None) is None]
-        safetensors = dict.fromkeys(dtypes, True)
-        pipeline.load_components(names=missing, use_safetensors=safetensors, **{keyword: dtypes})
+        pipeline.load_components(names=missing, **more, **{keyword: dtypes})
     missing = [name for name in names if getattr(pipeline, name, None) is None]
     if missing:
         msg = (

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import torch
 
+from stages.models import experts
 from stages.models import snapshot as snapshots
 from stages.models.base import File, Job, ModelCard, ModelError, RequestError, StageModel
 from stages.models.blocks import StagePlan, open_pipeline, plan_stage
@@ -27,6 +28,7 @@ from stages.models.loading import (
     prepare_process,
 )
 from stages.models.media import encode_image, encode_video, to_uint8
+from stages.models.quantise import check_precision
 from stages.models.state import (
     GENERATOR,
     initial_state,
@@ -58,18 +60,19 @@ class ModularAdapter:
 
     def card(self, source: ModelSource, folder: Path | None = None) -> ModelCard:
         """From the repository's JSON files."""
-        return read_card(folder or configs(source))
+        return read_card(folder or configs(source), source.options)
 
     def load(self, source: ModelSource, stage: str, device: str) -> StageModel:
         """Load the components that the stage's blocks expect. Raises ModelError."""
         where = parse_device(device)
         prepare_process(where)
         folder = configs(source)
-        card = read_card(folder)
+        card = read_card(folder, source.options)
+        check_precision(source.precision, stage, where)
         full = open_pipeline(folder)
         plan = plan_stage(full, card.workflow, stage)
         fetch(source, folder, needed_components(full, plan))
-        return ModularStage(card, plan, load_stage(full, plan, folder, source.dtype, where), where)
+        return ModularStage(card, plan, load_stage(full, plan, folder, source, where), where)
 
 
 class ModularStage:
@@ -81,11 +84,14 @@ class ModularStage:
         self.device = device
         self.pipeline = pipeline
         self.peak_bytes = peak_bytes(device)
+        self.ignores = _ignored(plan)
         self._guidance = Guidance(pipeline)
 
     def start(self, params: dict[str, Any], inputs: Parcel | None) -> Job:
         """Begin a request. Raises RequestError for what the model cannot do."""
         check(params, self.card)
+        if self.plan.stage == experts.LOW and inputs is not None:
+            return self.resume(params, inputs)  # what the other expert hands on is its snapshot
         initial = self._initial(params)
         wire: dict[str, Any] = {}
         if self.plan.stage == STAGES[0]:
@@ -99,14 +105,14 @@ class ModularStage:
             state.set(GENERATOR, make_generator(params, wire))
         stepper = Stepper(self.pipeline, self.plan.leaves, state)
         _blaming_request(stepper.prepare)
-        return ModularJob(self, params, initial, stepper)
+        return self._job(params, initial, stepper)
 
     def resume(self, params: dict[str, Any], snapshot: Parcel) -> Job:
         """Go on from a snapshot of this stage, taken here or by another worker."""
         initial = self._initial(params)
         stepper = Stepper(self.pipeline, self.plan.leaves, initial_state(self.plan, {}, {}))
         snapshots.restore(stepper, snapshot, self.device)
-        return ModularJob(self, params, initial, stepper)
+        return self._job(params, initial, stepper)
 
     def park(self) -> None:
         """Keep the weights in the host's memory only."""
@@ -123,6 +129,12 @@ class ModularStage:
         self._guidance = Guidance(None)
         gc.collect()
         free(self.device)
+
+    def _job(self, params: dict[str, Any], initial: dict[str, Any], stepper: Stepper) -> "ModularJob":
+        if self.plan.stage != experts.HIGH:
+            return ModularJob(self, params, initial, stepper)
+        stepper.stop_at(experts.first_steps(self.pipeline, stepper.block_state.timesteps))
+        return FirstExpertJob(self, params, initial, stepper)
 
     def _initial(self, params: dict[str, Any]) -> dict[str, Any]:
         """Set the request's guidance, and collect the values it begins with."""
@@ -169,12 +181,29 @@ class ModularJob:
         return encode_result(result, self._model.card, self._params)
 
 
+class FirstExpertJob(ModularJob):
+    """The steps down to the boundary."""
+
+    def finish(self) -> Parcel | File:
+        """The snapshot at the boundary, which the second expert takes up."""
+        return self.snapshot()
+
+
 def encode_result(result: Any, card: ModelCard, params: dict[str, Any]) -> File:
     """The first picture or video of a pipeline's output as a file."""
     pixels = to_uint8(np.asarray(result[0]))
     if card.modality == "video":
         return encode_video(pixels, params.get("fps") or card.defaults.get("fps"), params.get("output_format"))
     return encode_image(pixels, params.get("output_format"))
+
+
+def _ignored(plan: StagePlan) -> frozenset[str] | None:
+    """Request fields that the encode stage's output does not depend on: the seed, unless one of its blocks draws from it."""
+    if plan.stage != STAGES[0]:
+        return None
+    taken = {item.name for _, block in plan.leaves for item in block.inputs}
+    inputs = {"fps": "fps", "output_format": "output_format", "seed": GENERATOR}
+    return frozenset(field for field, name in inputs.items() if name not in taken)
 
 
 def _blaming_request(call: Callable[[], T]) -> T:

@@ -41,6 +41,7 @@ class Stepper:
         self.block_state: Any = None
         self.total_steps = 1
         self.steps_done = 0
+        self._end = 0  # of the steps that are ours
         blocks = [block for _, block in leaves]
         at = next((i for i, block in enumerate(blocks) if is_loop(block)), len(blocks))
         self._before, self._rest = blocks[:at], blocks[at:]
@@ -67,14 +68,20 @@ class Stepper:
         self._catch()  # what the loop does to its components before its first step
         for name, value in block_values.items():
             setattr(self.block_state, name, value)
-        self.total_steps = len(self.block_state.timesteps)
         self.steps_done = steps_done
+
+    def stop_at(self, step: int) -> None:
+        """Leave the steps from this one on to another stage. With none left ``step`` does nothing."""
+        self._end = step
+        self.total_steps = max(step, 1)
 
     @torch.no_grad()
     def step(self) -> bool:
         """One denoise step, or all the work where there are no steps. True while more remain."""
         if self.block_state is not None:
             i = self.steps_done
+            if i >= self._end:
+                return False
             step = self._rest[0].loop_step
             t = self.block_state.timesteps[i]
             self.pipeline, self.block_state = step(self.pipeline, self.block_state, i=i, t=t)
@@ -113,7 +120,7 @@ class Stepper:
             timesteps = getattr(caught.block_state, "timesteps", None)
             if caught.arguments.keys() == _STEP_ARGUMENTS and timesteps is not None and len(timesteps):
                 self.block_state = caught.block_state
-                self.total_steps = len(timesteps)
+                self.total_steps = self._end = len(timesteps)
 
     def _with_step(self, loop_step: Any) -> None:
         loop = self._rest[0]

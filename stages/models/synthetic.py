@@ -109,25 +109,28 @@ class SyntheticStage:
         self.options = options
         self.last = last
         self.peak_bytes = int(options.weights_gib * (1 << 30))
+        self.ignores = frozenset({"seed"}) if name == DEFAULT_STAGES[0] and not last else None
         self._salt = name.encode()
         self._weights = b"\x01" * self.peak_bytes if options.allocate else b""
         if options.load_s:
             time.sleep(options.load_s)
 
     def start(self, params: dict[str, Any], inputs: Parcel | None) -> "SyntheticJob":
-        """Begin a request; reads ``seed``, ``prompt`` and ``num_inference_steps``."""
-        words = (params.get("seed"), params.get("prompt"), params.get("num_inference_steps"))
+        """Begin a request; reads ``seed`` (as in real models, not to encode), ``prompt`` and ``num_inference_steps``."""
+        begin_s = time.monotonic()
+        seed = params.get("seed") if self.ignores is None else None
+        words = (seed, params.get("prompt"), params.get("num_inference_steps"))
         state = hashlib.blake2b(repr(words).encode(), digest_size=32, salt=self._salt[:16].ljust(16, b"\0"))
         if inputs is not None:
             state.update(inputs.tree)
             for buffer in inputs.buffers:
                 state.update(xxhash.xxh3_128_digest(buffer))
-        return SyntheticJob(self, params, state.digest(), 0)
+        return SyntheticJob(self, params, state.digest(), 0, begin_s)
 
     def resume(self, params: dict[str, Any], snapshot: Parcel) -> "SyntheticJob":
         """Go on where the snapshot was taken."""
         values = unpack(snapshot)
-        return SyntheticJob(self, params, values["digest"], values["steps_done"])
+        return SyntheticJob(self, params, values["digest"], values["steps_done"], time.monotonic())
 
     def unload(self) -> None:
         """Drop the allocated weights, if any."""
@@ -148,9 +151,11 @@ class ParkableStage(SyntheticStage):
 class SyntheticJob:
     """One request in one synthetic stage."""
 
-    __slots__ = ("_digest", "_pause_s", "_prompt", "_stage", "steps_done", "total_steps")
+    __slots__ = ("_digest", "_due_s", "_pause_s", "_prompt", "_stage", "steps_done", "total_steps")
 
-    def __init__(self, stage: SyntheticStage, params: dict[str, Any], digest: bytes, steps_done: int) -> None:
+    def __init__(
+        self, stage: SyntheticStage, params: dict[str, Any], digest: bytes, steps_done: int, begin_s: float
+    ) -> None:
         options = stage.options
         self.steps_done = steps_done
         if options.seconds_per_step is None:
@@ -160,6 +165,7 @@ class SyntheticJob:
             self.total_steps = params.get("num_inference_steps") or options.steps
             self._pause_s = options.seconds_per_step
         self._stage = stage
+        self._due_s = begin_s  # when the last step was over; what hashing and waking up took is part of the next one
         self._digest = digest
         self._prompt = params.get("prompt")
 
@@ -167,7 +173,8 @@ class SyntheticJob:
         """Wait one step's time. True while more remain."""
         self._misbehave()
         if self._pause_s:
-            time.sleep(self._pause_s)
+            self._due_s += self._pause_s
+            time.sleep(max(0.0, self._due_s - time.monotonic()))
         self.steps_done += 1
         return self.steps_done < self.total_steps
 

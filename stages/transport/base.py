@@ -8,11 +8,19 @@ elsewhere) and gives the receiver the say over its own memory.
 from typing import Literal, Protocol
 
 from stages.parcel import Parcel
-from stages.protocol import Offer
+from stages.protocol import Offer, Via
 
 
 class FetchError(RuntimeError):
-    """No route of the offer delivered the promised bytes within the deadline. The message says what each one did."""
+    """No route of the offer delivered the promised bytes within the deadline. The message says what each one did.
+
+    ``gone``: whoever should hold them says that it does not: asking again is of no use. ``unreachable``: nobody answered.
+    """
+
+    def __init__(self, message: str, *, gone: bool = False, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.gone = gone
+        self.unreachable = unreachable
 
 
 class OutboxError(RuntimeError):
@@ -31,7 +39,7 @@ class UploadError(RuntimeError):
         self.code = code
 
 
-TransportMode = Literal["auto", "inline", "shm", "zmq"]
+TransportMode = Literal["auto", "inline", "shm", "zmq", "mooncake", "relay"]
 
 
 class Outbox(Protocol):
@@ -52,6 +60,10 @@ class Outbox(Protocol):
 
 class Fetcher(Protocol):
     """Consumer's side."""
+
+    @property
+    def via(self) -> Via | None:
+        """What brought the last parcel, and why that."""
 
     def fetch(self, offer: Offer, deadline_s: float) -> Parcel:
         """Bring the parcel here, verified. Blocks up to ``deadline_s`` seconds; raises FetchError."""

@@ -8,9 +8,11 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from stages.transport.sockets import client_options, receive_parts
-from stages.transport.transfers import WINDOW, Transfer, TransferError
+from stages.transport.transfers import MAX_WINDOW, Transfer, TransferError, Window
 
 MAX_PEERS: Final = 16
+MAX_WINDOWS: Final = 256  # peers whose window is remembered
+_FAREWELL_S: Final = 0.2  # longest wait for libzmq to say why there is no connection to send on
 STALL_S: Final = 8.0  # a chunk takes a second at 10 Mbit/s; a frozen peer or a cut cable is noticed by then
 # A peer that restarts, or has not heard yet that we are enrolled, is often there a moment later.
 _RETRY_PAUSES_S: Final = (0.05, 0.1, 0.2)
@@ -26,6 +28,9 @@ _LOST: Final = (
 class _PeerLost(TransferError):
     """The connection is refused or broken."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "unreachable")
+
 
 class _Connection:
     """A socket and the monitor that tells at once, and not by a timeout, when its peer goes."""
@@ -37,9 +42,9 @@ class _Connection:
         self._poller.register(sock, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
 
-    def check(self) -> None:
-        """Raise _PeerLost when the peer is known to be gone."""
-        if self._monitor.poll(0):
+    def check(self, wait_s: float = 0.0) -> None:
+        """Raise _PeerLost when the peer is known to be gone, or is so within ``wait_s``."""
+        if self._monitor.poll(round(wait_s * 1000)):
             event = zmq.Event(recv_monitor_message(self._monitor)["event"])
             msg = f"connection lost ({(event.name or '').lower().replace('_', ' ')})"
             raise _PeerLost(msg)
@@ -50,8 +55,15 @@ class _Connection:
             self.socket.send(head, zmq.NOBLOCK if body is None else zmq.SNDMORE | zmq.NOBLOCK)
             if body is not None:
                 self.socket.send(body, zmq.NOBLOCK, copy=False)
+        except zmq.Again as err:
+            # The window is far below the high-water mark: there is no connection any more, and the monitor is about to
+            # say why. On a busy machine it says so a little later than the socket.
+            self.check(_FAREWELL_S)
+            msg = "connection lost (the peer does not read)"
+            raise _PeerLost(msg) from err
         except zmq.ZMQError as err:
-            raise _PeerLost(str(err)) from err
+            msg = f"connection lost ({err})"
+            raise _PeerLost(msg) from err
 
     def wait(self, timeout_s: float) -> bool:
         """Whether a message is there within ``timeout_s``."""
@@ -80,6 +92,7 @@ class DataClient:
         self._stall_s = stall_s
         self._ctx: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._open: OrderedDict[tuple[str, str], _Connection] = OrderedDict()
+        self._windows: OrderedDict[tuple[str, str], Window] = OrderedDict()
 
     @property
     def connections(self) -> int:
@@ -89,9 +102,11 @@ class DataClient:
     def run(self, endpoint: str, server_key: str, transfer: Transfer, end: float) -> None:
         """Carry the transfer out until the monotonic time ``end``. Raises TransferError."""
         peer = (endpoint, server_key)
+        window = self._window(peer)
+        transfer.window = window.chunks
         for pause_s in (*_RETRY_PAUSES_S, None):
             try:
-                self._pump(self._connection(peer), transfer, end)
+                self._pump(self._connection(peer), transfer, end, window)
             except _PeerLost:
                 self._discard(peer)
                 if pause_s is None or time.monotonic() + pause_s >= end:
@@ -110,8 +125,17 @@ class DataClient:
             self._discard(peer)
         self._ctx.destroy(linger=0)
 
-    def _pump(self, link: _Connection, transfer: Transfer, end: float) -> None:
-        stalled = time.monotonic() + self._stall_s
+    def _window(self, peer: tuple[str, str]) -> Window:
+        window = self._windows.setdefault(peer, Window())
+        self._windows.move_to_end(peer)
+        if len(self._windows) > MAX_WINDOWS:
+            self._windows.popitem(last=False)
+        return window
+
+    def _pump(self, link: _Connection, transfer: Transfer, end: float, window: Window) -> None:
+        begin = now = time.monotonic()
+        answered = False
+        stalled = begin + self._stall_s
         while not transfer.done:
             if transfer.idle_s:
                 link.wait(transfer.idle_s)
@@ -125,11 +149,16 @@ class DataClient:
                 msg = f"no progress for {self._stall_s:g} s"
                 raise TransferError(msg)
             if link.wait(min(end, stalled) - now) and self._receive(link, transfer):
-                stalled = time.monotonic() + self._stall_s
+                now = time.monotonic()
+                stalled = now + self._stall_s
+                if not answered:
+                    answered = True
+                    window.answered(now - begin)
+        window.transferred(transfer.nbytes, now - begin)
 
     def _receive(self, link: _Connection, transfer: Transfer) -> bool:
         moved = False
-        for _ in range(WINDOW):  # bounded: a peer that floods us must not keep us from looking at the clock
+        for _ in range(MAX_WINDOW):  # bounded: a peer that floods us must not keep us from looking at the clock
             message = receive_parts(link.socket)
             if message is None or transfer.done:
                 break

@@ -5,29 +5,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from stages.parcel import Parcel
-from stages.protocol import INLINE_BYTES, MAX_CONTROL_BYTES, InlineRoute, Offer, Route, ShmRoute, ZmqRoute
+from stages.parcel import Parcel, seal
+from stages.protocol import INLINE_BYTES, MAX_CONTROL_BYTES, InlineRoute, Offer, RelayRoute, Route, ShmRoute, ZmqRoute
 from stages.transport.base import OutboxError, OutboxFull, TransportMode
-from stages.transport.segments import Segment, SegmentError, prepare_dir
+from stages.transport.mooncake import Mooncake, Slot
+from stages.transport.relay import RelayError, RelayStore
+from stages.transport.segments import Segment, SegmentError, SegmentStore, prepare_dir
+from stages.transport.transfers import TransferError
 
 MAX_INLINE_BYTES: Final = MAX_CONTROL_BYTES // 2  # the frame that carries it has other things to say, too
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Where consumers may be: on this host, on others, behind a wall that only the store gets through."""
+
+    here: bool = True
+    elsewhere: bool = True
+    relay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Held:
-    """A parcel in a segment, or in this process's own memory."""
+    """A parcel in up to two places that others can read, or in this process's own memory."""
 
     nbytes: int
-    store: Segment | tuple[memoryview, ...]
+    buffers: tuple[memoryview, ...]  # empty when a segment or slot has them
+    segment: Segment | None = None
+    slot: Slot | None = None
+    relay: RelayRoute | None = None
 
     def view(self, index: int) -> memoryview | None:
-        if isinstance(self.store, Segment):
-            return self.store.view(index)
-        return self.store[index] if 0 <= index < len(self.store) else None
-
-    def free(self) -> None:
-        if isinstance(self.store, Segment):
-            self.store.remove()
+        if self.slot is not None:
+            return self.slot.view(index)
+        if self.segment is not None:
+            return self.segment.view(index)
+        return self.buffers[index] if 0 <= index < len(self.buffers) else None
 
 
 class HeldOutbox:
@@ -46,8 +59,14 @@ class HeldOutbox:
         data_server_endpoint: str,
         server_key: str,
         limit_bytes: int,
+        *,
+        mooncake: Mooncake | None = None,
+        relay: RelayStore | None = None,
     ) -> None:
-        """``shm_dir``: this worker's own directory below the service's; it is removed by ``close``."""
+        """``shm_dir``: this worker's own directory below the service's; it is removed by ``close``.
+
+        In mode ``mooncake`` without an engine (its wheel does not import here) parcels are offered over zmq alone.
+        """
         if mode not in get_args(TransportMode):
             msg = f"unknown transport mode {mode!r}"
             raise ValueError(msg)
@@ -56,16 +75,24 @@ class HeldOutbox:
         self._host = host
         self._zmq_route = ZmqRoute(data_server_endpoint, server_key)
         self._limit = limit_bytes
+        self._mooncake, self._relay = mooncake, relay
+        self._reach = Reach()
         self._lock = threading.Lock()
         self._held: dict[str, _Held] = {}
+        self._segments = SegmentStore()
         self._bytes = 0
         self._closed = False
         self._dir: Path | None = None
         self.shm_failures = 0  # parcels that went to process memory because shared memory would not take them
         self.shm_error = ""  # the last reason
 
+    def set_reach(self, reach: Reach) -> None:
+        """From the next offer on. Only mode ``auto`` looks at it: what nobody would use is not made."""
+        self._reach = reach
+
     def offer(self, key: str, parcel: Parcel) -> Offer:
         """Keep the parcel and say how to fetch it. Raises OutboxFull, or OutboxError when the mode cannot carry it."""
+        parcel = seal(parcel)
         if self._mode == "inline" or (self._mode == "auto" and parcel.nbytes <= INLINE_BYTES):
             if parcel.nbytes > MAX_INLINE_BYTES:
                 msg = f"{parcel.nbytes} bytes do not fit a message ({MAX_INLINE_BYTES}): use transport mode auto"
@@ -105,6 +132,7 @@ class HeldOutbox:
             for key in tuple(self._held):
                 self._forget(key)
             directory, self._dir = self._dir, None
+        self._segments.clear(close=True)
         if directory is not None:
             try:
                 directory.rmdir()
@@ -134,7 +162,7 @@ class HeldOutbox:
                 self._held[key] = held
                 return
             self._bytes -= held.nbytes
-        held.free()
+        self._free(held)
         msg = "the outbox was closed meanwhile"
         raise OutboxError(msg)
 
@@ -142,13 +170,27 @@ class HeldOutbox:
         held = self._held.pop(key, None)
         if held is not None:
             self._bytes -= held.nbytes
-            held.free()
+            self._free(held)
+
+    def _free(self, held: _Held) -> None:
+        if held.segment is not None:
+            self._segments.drop(held.segment)
+        if held.slot is not None:
+            held.slot.wipe()
+        if held.relay is not None and self._relay is not None:
+            self._relay.drop(held.relay.name)
 
     def _store(self, key: str, parcel: Parcel) -> _Held:
-        if self._mode == "zmq":
-            return _Held(parcel.nbytes, parcel.buffers)
+        reach, mode = self._reach, self._mode
+        wanted = mode == "relay" or (mode == "auto" and reach.relay and self._relay is not None)
+        relay = self._relayed(parcel) if wanted else None
+        slot = self._slot(parcel) if mode == "mooncake" or (mode == "auto" and reach.elsewhere) else None
+        segment = self._segment(key, parcel) if mode == "shm" or (mode == "auto" and reach.here) else None
+        return _Held(parcel.nbytes, () if segment or slot else parcel.buffers, segment, slot, relay)
+
+    def _segment(self, key: str, parcel: Parcel) -> Segment | None:
         try:
-            return _Held(parcel.nbytes, Segment.create(self._directory(), key, parcel))
+            return self._segments.write(self._directory(), key, parcel)
         except (OSError, SegmentError) as err:
             if self._mode == "shm":
                 msg = f"no shared memory for {parcel.nbytes} bytes ({err}): enlarge /dev/shm or use mode auto or zmq"
@@ -156,7 +198,25 @@ class HeldOutbox:
             with self._lock:
                 self.shm_failures += 1
                 self.shm_error = str(err)
-            return _Held(parcel.nbytes, parcel.buffers)
+            return None
+
+    def _slot(self, parcel: Parcel) -> Slot | None:
+        if self._mooncake is None or not parcel.nbytes:
+            return None
+        try:
+            return self._mooncake.store(parcel)
+        except TransferError:  # it goes over zmq
+            return None
+
+    def _relayed(self, parcel: Parcel) -> RelayRoute:
+        if self._relay is None:
+            msg = "there is no store that works here: see transport.relay"
+            raise OutboxError(msg)
+        try:
+            return self._relay.put(parcel)
+        except RelayError as err:
+            msg = f"the relay's store does not take {parcel.nbytes} bytes: {err}"
+            raise OutboxError(msg) from err
 
     def _directory(self) -> Path:
         with self._lock:
@@ -166,8 +226,12 @@ class HeldOutbox:
 
     def _routes(self, held: _Held) -> tuple[Route, ...]:
         routes: list[Route] = []
-        if isinstance(held.store, Segment):
-            routes.append(ShmRoute(self._host, str(held.store.path)))
-        if self._mode != "shm":
+        if held.segment is not None:
+            routes.append(ShmRoute(self._host, str(held.segment.path)))
+        if held.slot is not None:
+            routes.append(held.slot.route)
+        if self._mode in {"auto", "zmq", "mooncake"}:
             routes.append(self._zmq_route)
+        if held.relay is not None:
+            routes.append(held.relay)
         return tuple(routes)

@@ -1,12 +1,16 @@
-"""Shared-memory segments: plain files in a tmpfs directory that belongs to the service, written once, mapped by readers.
+"""Shared-memory segments: plain files in a tmpfs directory that belongs to the service, written by one, mapped by readers.
 
 Not ``multiprocessing.shared_memory``: its resource tracker unlinks segments that another process still offers, and
 starts a process of its own. Here the name is the only handle: the producer unlinks it, mappings outlive it, and a dead
 worker's directory is removed whole.
 
-    <service dir, 0700>/<worker, 0700>/<hash of the key>-<random>.seg  (0600)
+    <service dir, 0700>/<worker, 0700>/<hash of the key>-<random>.seg  (0600); dropped: <random>.idle
+
+Fresh pages are most of what a segment costs, so a segment that is dropped is written again under another name, once nobody
+reads it any more. The kernel knows: a reader holds a shared lock on the file for as long as it has it mapped, however it ends.
 """
 
+import fcntl
 import hashlib
 import mmap
 import os
@@ -14,6 +18,8 @@ import secrets
 import shutil
 import stat
 import sys
+import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -24,7 +30,10 @@ from stages.protocol import TensorDesc
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a FIFO must not hang us
+_OPEN_AGAIN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _REMOVE_TRIES: Final = 5
+KEEP_BYTES: Final = 256 << 20  # of dropped segments
+KEEP_FILES: Final = 32
 
 
 class SegmentError(RuntimeError):
@@ -63,20 +72,55 @@ class Segment:
     @classmethod
     def create(cls, directory: Path, key: str, parcel: Parcel) -> "Segment":
         """Write the parcel to a new file. Raises OSError (ENOSPC …) and leaves nothing behind then."""
-        # Hashed: a key is free text. Random: a name is never used twice, whatever a reader still remembers.
-        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        segment = cls(directory / f"{digest}-{secrets.token_hex(4)}.seg", parcel.tensors)
+        segment = cls(_new_path(directory, key), parcel.tensors)
         fd = os.open(segment.path, _CREATE, 0o600)
         try:
             _reserve(fd, segment.nbytes)
-            for offset, buffer in zip(segment._offsets, parcel.buffers, strict=True):
-                _write(fd, buffer, offset)
+            segment._fill(fd, parcel)
         except OSError:
             segment.remove()
             raise
         finally:
             os.close(fd)
         return segment
+
+    def again(self, key: str, parcel: Parcel) -> "Segment | None":
+        """This file with another parcel of the same length, under a new name; None while somebody reads it, or it is gone."""
+        segment = Segment(_new_path(self.path.parent, key), parcel.tensors)
+        try:
+            fd = os.open(self.path, _OPEN_AGAIN)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever opened it under its old name and has not locked it yet finds the wrong checksums, if it gets the lock.
+            self.path.rename(segment.path)
+            self.path = segment.path
+            segment._fill(fd, parcel)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        return segment
+
+    @property
+    def served(self) -> bool:
+        """Whether we have mapped it ourselves, to send it: bytes of it may still be on their way."""
+        return self._map is not None
+
+    def retire(self) -> bool:
+        """Give it a name that was never offered, so that offers of old do not lead to it. False when it is gone."""
+        idle = self.path.with_name(f"{secrets.token_hex(16)}.idle")
+        try:
+            self.path.rename(idle)
+        except OSError:
+            return False
+        self.path = idle
+        return True
+
+    def _fill(self, fd: int, parcel: Parcel) -> None:
+        for offset, buffer in zip(self._offsets, parcel.buffers, strict=True):
+            _write(fd, buffer, offset)
 
     def view(self, index: int) -> memoryview | None:
         """Tensor ``index`` as read-only memory, None when there is none. Maps the file on first use."""
@@ -100,6 +144,62 @@ class Segment:
         self._map = None
 
 
+class SegmentStore:
+    """Segments of one worker; dropped ones are kept for parcels of the same length. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: deque[Segment] = deque()
+        self._bytes = 0
+        self._closed = False
+
+    def write(self, directory: Path, key: str, parcel: Parcel) -> Segment:
+        """The parcel in a segment. Raises OSError when there is no room, also not in place of those kept."""
+        _, nbytes = layout(parcel.tensors)
+        with self._lock:
+            fitting = [segment for segment in self._idle if segment.nbytes == nbytes]
+            for segment in fitting:
+                self._idle.remove(segment)
+                self._bytes -= nbytes
+        new: Segment | None = None
+        while fitting and new is None:
+            old = fitting.pop(0)
+            new = old.again(key, parcel)
+            if new is None:
+                self.drop(old)
+        for segment in fitting:
+            self.drop(segment)
+        if new is not None:
+            return new
+        try:
+            return Segment.create(directory, key, parcel)
+        except OSError:
+            self.clear()
+            return Segment.create(directory, key, parcel)
+
+    def drop(self, segment: Segment) -> None:
+        """It is no longer offered."""
+        surplus = [segment]
+        useful = segment.nbytes > 0 and not segment.served and segment.retire()
+        with self._lock:
+            if useful and not self._closed:
+                self._idle.append(surplus.pop())
+                self._bytes += segment.nbytes
+            while self._bytes > KEEP_BYTES or len(self._idle) > KEEP_FILES:
+                surplus.append(self._idle.popleft())
+                self._bytes -= surplus[-1].nbytes
+        for old in surplus:
+            old.remove()
+
+    def clear(self, *, close: bool = False) -> None:
+        """Remove what is kept; after ``close`` nothing is kept any more."""
+        with self._lock:
+            self._closed |= close
+            idle, self._idle, self._bytes = self._idle, deque(), 0
+        for segment in idle:
+            segment.remove()
+
+
 def map_segment(root: Path, path: str, tensors: Sequence[TensorDesc]) -> tuple[memoryview, ...]:
     """Map another worker's segment, copy-on-write. ``root``: the service's own directory, resolved.
 
@@ -117,6 +217,7 @@ def map_segment(root: Path, path: str, tensors: Sequence[TensorDesc]) -> tuple[m
             if info.st_size != nbytes:
                 msg = f"{info.st_size} bytes long, {nbytes} were promised"
                 raise SegmentError(msg)
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held by the mapping, which keeps the file open
             region = _mapped(fd, nbytes, mmap.ACCESS_COPY)
         finally:
             os.close(fd)
@@ -148,6 +249,12 @@ def _remove_tree(path: Path) -> None:
         else:
             return
     shutil.rmtree(path)  # somebody still writes there: say so
+
+
+def _new_path(directory: Path, key: str) -> Path:
+    # Hashed: a key is free text. Random: a name is never used twice, whatever a reader still remembers.
+    digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+    return directory / f"{digest}-{secrets.token_hex(4)}.seg"
 
 
 def _reserve(fd: int, nbytes: int) -> None:

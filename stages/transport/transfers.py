@@ -9,7 +9,8 @@ import msgspec
 from stages.protocol import CHUNK_BYTES, DataError, Get, Put, TensorDesc
 from stages.transport.messages import read_header
 
-WINDOW: Final = 4  # chunks in flight: hides the round trip, bounds what a peer can make us hold
+WINDOW: Final = 4  # chunks in flight, at least
+MAX_WINDOW: Final = 48  # at most: bounds what a peer can make us hold, and stays below HWM_MESSAGES
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
@@ -24,6 +25,12 @@ class TransferError(RuntimeError):
 
 class Transfer(Protocol):
     """What the client needs to know of a transfer."""
+
+    window: int  # chunks to keep in flight
+
+    @property
+    def nbytes(self) -> int:
+        """How much it moves."""
 
     @property
     def done(self) -> bool:
@@ -46,6 +53,28 @@ class Transfer(Protocol):
         """How long to wait before asking again although nothing is in flight; 0 when that never happens."""
 
 
+class Window:
+    """How many chunks to keep in flight on one connection: twice what the path holds (bandwidth × round trip).
+
+    Twice, so that the measured rate can grow with the window where there is room. The shortest answer is the round trip,
+    the bytes of a whole transfer over its time the bandwidth.
+    """
+
+    def __init__(self) -> None:
+        self.chunks = WINDOW
+        self._round_trip_s = float("inf")
+
+    def answered(self, seconds: float) -> None:
+        """A chunk came so long after it was asked for."""
+        self._round_trip_s = min(self._round_trip_s, seconds)
+
+    def transferred(self, nbytes: int, seconds: float) -> None:
+        """A transfer is complete."""
+        if nbytes >= CHUNK_BYTES and seconds > 0:
+            holds = nbytes / seconds * self._round_trip_s
+            self.chunks = max(WINDOW, min(MAX_WINDOW, -int(-2 * holds // CHUNK_BYTES)))
+
+
 class Download:
     """Reads all bytes of all tensors of one parcel into ``regions``, one for each tensor."""
 
@@ -54,6 +83,8 @@ class Download:
     def __init__(self, key: str, tensors: Sequence[TensorDesc], regions: Sequence[memoryview]) -> None:
         self._key = key
         self._regions = regions
+        self.window = WINDOW
+        self.nbytes = sum(desc.nbytes for desc in tensors)
         self._pending = deque(
             Get(key, index, offset, min(CHUNK_BYTES, desc.nbytes - offset))
             for index, desc in enumerate(tensors)
@@ -68,7 +99,7 @@ class Download:
 
     def next_request(self) -> tuple[bytes, memoryview | None] | None:
         """The next chunk to ask for."""
-        if not self._pending or len(self._flying) >= WINDOW:
+        if not self._pending or len(self._flying) >= self.window:
             return None
         get = self._pending.popleft()
         self._flying[get.index, get.offset] = get
@@ -99,6 +130,8 @@ class Upload:
         self._key = key
         self._data = data
         self._checksum = checksum
+        self.window = WINDOW
+        self.nbytes = data.nbytes
         self._offsets = range(0, max(data.nbytes, 1), CHUNK_BYTES)  # an empty file is one empty chunk
         self._next = 0
         self._flying: deque[int] = deque()
@@ -107,7 +140,7 @@ class Upload:
 
     def next_request(self) -> tuple[bytes, memoryview | None] | None:
         """The next chunk to send."""
-        if self.done or len(self._flying) >= WINDOW:
+        if self.done or len(self._flying) >= self.window:
             return None
         if self._next == len(self._offsets):
             if self._flying:

@@ -21,7 +21,9 @@ class Bench:
     def __init__(self, count: int = 1, wanted: dict[Role, int] | None = None) -> None:
         self.now = 0.0
         self.ledger, self.roster = Ledger(1), Roster(wanted or {ENCODE: count})
-        self.engine = Engine(self.ledger, self.roster, 1, {"m": SOURCE}, 2, lambda: self.now)
+        self.engine = Engine(
+            self.ledger, self.roster, 1, dict.fromkeys(self.roster.wanted, SOURCE), 2, lambda: self.now
+        )
         self.engine.sender, self.engine.desk = self, self
         self.sent: dict[str, list[wire.HeadMessage | wire.AgentOrder]] = defaultdict(list)
         self.events: list[str] = []

@@ -92,7 +92,8 @@ class Head:
         store.incarnation += 1
         self.ledger = Ledger(0, Limits(stall_s=STALL_S))
         self.roster = Roster(dict(world.wanted))
-        sources = {"m": ModelSource("m", "synthetic", options=b"%d" % world.version)}
+        source = ModelSource("m", "synthetic", options=b"%d" % world.version)
+        sources = dict.fromkeys(world.wanted, source)
         self.engine = Engine(
             self.ledger, self.roster, 0, sources, 0 if world.synchronous else 2, lambda: world.clockwork.now
         )

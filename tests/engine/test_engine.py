@@ -253,3 +253,27 @@ def test_a_node_that_reports_late_to_a_new_head_keeps_its_workers() -> None:
     bench.hear("n1", wire.AgentHello(wire.PROTOCOL_VERSION, "n1", "h", 1, 8, 1, (), vitals))
     wishes = [message for message in bench.sent["n1"] if isinstance(message, wire.Wishes)]
     assert [[wish.slot for wish in message.workers] for message in wishes] == [[SLOT, "cpu1"]]
+
+
+def test_whom_a_worker_cannot_reach_is_told_to_use_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.up()
+    bench.engine.routes.relay = True
+    ref = bench.submit("a")
+    assert ref is not None
+    monkeypatch.setattr(bench.ledger, "source_of", lambda _ref: WORKER)
+    bench.sent.clear()
+    bench.hear(WORKER, wire.InputLost(ref, "k", "zmq: connection lost", unreachable=True))
+    assert bench.sent[WORKER][0] == wire.Reach((), several=False, relay=True)
+    assert bench.events.count("transport") == 1
+
+
+def test_a_remembered_result_is_counted_and_no_compute_time() -> None:
+    bench = Bench()
+    bench.up()
+    ref = bench.submit("a")
+    assert ref is not None
+    artifact = wire.Artifact("image/png", 3, 0, b"png")
+    bench.hear(WORKER, wire.Done(ref, 0.001, artifact=artifact, cached=True))
+    assert bench.engine.remembered == {ENCODE: [0, 1]}
+    assert bench.engine.durations == {}

@@ -63,7 +63,7 @@ def counted(model: Any, params: dict[str, Any], inputs: Parcel | None) -> tuple[
 
 
 def expected(work: ModelWork, stage: StageWork, shape: Shape) -> float:
-    return sum(stage.flops(shape)) * (work.passes(shape) if stage.kind == "transformer" else 1)
+    return sum(stage.flops(shape)) * (work.passes(stage, shape) if stage.kind == "transformer" else 1)
 
 
 @pytest.mark.parametrize("family", [one for one in FAMILIES if one not in UNPADDED])

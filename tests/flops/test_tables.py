@@ -77,9 +77,9 @@ def test_wans_vae_and_text_encoder() -> None:
 
 def test_passes_and_facts() -> None:
     wan, flux = large("wan-14b"), large("flux")
-    assert wan.passes(Shape(832, 480, 81, 4)) == 4
-    assert wan.passes(Shape(832, 480, 81, 4, guidance=True)) == 8
-    assert flux.passes(SHAPE) == 28
+    assert wan.passes(wan.stages[1], Shape(832, 480, 81, 4)) == 4
+    assert wan.passes(wan.stages[1], Shape(832, 480, 81, 4, guidance=True)) == 8
+    assert flux.passes(flux.stages[1], SHAPE) == 28
     shapes = [Shape(832, 480, 81, 50), Shape(1280, 720, 81, 4), Shape(832, 480, 81, 50)]
     facts = wan.facts("wan", shapes, "a config")
     assert [stage.stage for stage in facts.stages] == ["encode", "denoise", "decode"]

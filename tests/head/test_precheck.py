@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from disagctl import lifecycle
+from disagctl import lifecycle, precheck
 from disagctl.errors import InfeasibleError, SpecError, UsageError
 from disagctl.spec import Spec, parse_spec
 
@@ -57,6 +57,27 @@ def test_a_folder_that_is_no_model(tmp_path: Path, home: Path) -> None:
     assert nothing_was_made(home)
 
 
+def test_a_store_that_takes_nothing(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError) as caught:
+        up(spec(tmp_path, f"transport: {{mode: relay, relay: 'file://{tmp_path}/file/below'}}"))
+    assert caught.value.error_code == "relay_failed"
+    assert nothing_was_made(home)
+
+
+def test_what_cannot_be_held_so(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "flux"
+    model.mkdir()
+    (model / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    for precision, missing, why in (("int8", True, "torchao is not installed"), ("nf4", False, "on GPUs only")):
+        monkeypatch.setattr(precheck, "find_spec", lambda _, missing=missing: None if missing else object())
+        monkeypatch.setattr(precheck, "gpus", tuple)
+        with pytest.raises(InfeasibleError, match=why) as caught:
+            up(spec(tmp_path, f"stages: {{denoise: {{precision: {precision}}}}}", model="./flux"))
+        assert caught.value.error_code == "precision_unsupported"
+    assert nothing_was_made(home)
+
+
 def test_too_little_memory(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     little = SimpleNamespace(available=1 << 20, total=1 << 30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
@@ -78,7 +99,6 @@ def test_too_little_disk(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
     ("more", "code"),
     [
         ("infra: aws", "infra_unsupported"),
-        ("transport: {mode: mooncake}", "transport_unsupported"),
         ("artifacts: {store: 's3://bucket/x'}", "store_unsupported"),
     ],
 )

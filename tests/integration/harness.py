@@ -31,6 +31,7 @@ workload: {{rate: 1/s, shapes: [{{size: 64x64}}]}}
 infra: local
 stages: {{encode: {{replicas: 2}}, denoise: {{replicas: 3}}, decode: {{replicas: 2}}}}
 transport: {{mode: {mode}}}
+pipeline: {{encoder_cache: false}}
 """
 
 

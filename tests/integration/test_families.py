@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -43,6 +44,30 @@ def test_three_processes_equal_one(tmp_path: Path, tiny_model: Callable[[str], P
         made = generate(running, {"prompt": "a cat", "seed": 7, **negative}, start)
     params = {"prompt": "a cat", "seed": 7, "output_format": "mp4" if family in VIDEO else "png", **negative}
     assert made == reference_bytes(folder, params, start)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.families
+def test_four_processes_with_an_expert_each_equal_one(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    folder = tiny_model("wan22")
+    text = TEXT.replace("{folder}", "{folder}, options: {{experts: split}}")
+    with service(tmp_path, text.format(name="split", folder=folder)) as running:
+        made = generate(running, {"prompt": "a cat", "seed": 7, "negative_prompt": "blurred"}, None)
+    params = {"prompt": "a cat", "seed": 7, "output_format": "mp4", "negative_prompt": "blurred"}
+    assert made == reference_bytes(folder, params)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.families
+def test_a_service_of_quantised_stages(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    if find_spec("torchao") is None:
+        pytest.skip("needs the extra worker-quant")
+    folder = tiny_model("flux")
+    text = TEXT + "stages: {{encode: {{precision: fp8}}, denoise: {{precision: [int8, bf16], offload: true}}}}\n"
+    with service(tmp_path, text.format(name="quantised", folder=folder)) as running:
+        made = {generate(running, {"prompt": "a cat", "seed": 7}, None) for _ in range(2)}
+    assert len(made) == 1
+    assert made != {reference_bytes(folder, {"prompt": "a cat", "seed": 7, "output_format": "png"})}
 
 
 def generate(running: Service, fields: dict[str, object], start: bytes | None) -> bytes:

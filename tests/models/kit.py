@@ -10,7 +10,7 @@ from PIL import Image
 from stages.models import registry
 from stages.models.base import File, Job, StageModel
 from stages.models.cards import STAGES
-from stages.parcel import Leaf, Parcel, pack, verify
+from stages.parcel import Leaf, Parcel, pack, seal, verify
 from stages.protocol import ModelSource
 
 
@@ -34,6 +34,7 @@ def upload(image: bytes | None) -> Parcel | None:
 def crossed(parcel: Parcel | File) -> Parcel:
     """The parcel as another process would see it: other memory, read-only, one tensor after another, unaligned."""
     assert isinstance(parcel, Parcel)
+    parcel = seal(parcel)
     blob = b"\0" + b"".join(bytes(buffer) for buffer in parcel.buffers)
     buffers, at = [], 1
     for desc in parcel.tensors:

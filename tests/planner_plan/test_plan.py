@@ -188,6 +188,18 @@ def test_what_runs_is_kept_unless_it_pays_to_change():
     assert changed.usd_per_hour_after < changed.usd_per_hour_before
 
 
+def test_what_runs_gives_way_to_the_budget():
+    dear, cheap = offer("L4", 0.80), offer("L4", 0.76, cloud="gcp")
+    before = good(request(offers=[dear], p95=None))
+    running = tuple(Running(one.offer, one.nodes) for one in before.nodes)
+    fresh = good(request(offers=[dear, cheap], p95=None)).usd_per_hour
+    tight = request(offers=[dear, cheap], p95=None, running=running, max_usd_per_hour=fresh + 0.01)
+    assert good(tight).usd_per_hour == pytest.approx(fresh)
+    too_tight = bad(msgspec.structs.replace(tight, max_usd_per_hour=fresh - 0.01))
+    assert too_tight.kind == "over_budget"
+    assert too_tight.usd_per_hour == pytest.approx(fresh)
+
+
 def test_spot_and_pool_limits_hold():
     regions = [offer("L4", 0.3, spot=True, region=f"r{n}") for n in range(4)]
     one = request(offers=[offer(), *regions], spot_share=0.5, pool_share=0.25, p95=None)

@@ -1,61 +1,87 @@
 """The p95 estimate and the throughput of a plan, against a seeded discrete-event simulation of its queues."""
 
-import heapq
-import random
-from collections import defaultdict
-
 import msgspec
 import numpy as np
 import pytest
 
-from planner.domain import RequestClass, Workload
+from planner.domain import Profile, RequestClass, Shape, Workload
 from planner.plan import Plan, PlanRequest, plan
+from tests.planner_plan.simulate import simulate
 from tests.planner_plan.test_plan import GPUS, SHAPE, offer, profiles
 
-
-def simulate(answer: Plan, rate: float, cv2: float, requests: int, seed: int):
-    """Response times. Each queue serves first come, first served on whichever of its replicas is free first."""
-    draw = random.Random(seed)
-    ways = {row.stage for row in answer.rows}
-    order = sorted(ways, key=lambda stage: ("encode", "denoise", "decode").index(stage.split("+")[0]))
-    busy = {stage: [0.0] * sum(r.replicas for r in answer.rows if r.stage == stage) for stage in order}
-    for heap in busy.values():
-        heapq.heapify(heap)
-    seconds = {stage: next(r.seconds_per_request for r in answer.rows if r.stage == stage) for stage in order}
-    now, arrivals = 0.0, []
-    for _ in range(requests):
-        now += draw.gammavariate(1 / cv2, cv2 / rate)
-        arrivals.append(now)
-    ready, done = list(arrivals), defaultdict(float)
-    for stage in order:
-        for at in sorted(range(requests), key=ready.__getitem__):
-            start = max(ready[at], heapq.heappop(busy[stage]))
-            ready[at] = start + seconds[stage]
-            heapq.heappush(busy[stage], ready[at])
-            done[at] = ready[at]
-    spans = [done[at] - arrivals[at] for at in range(requests // 20, requests)]
-    return float(np.quantile(spans, 0.95)), requests / max(done.values())
+REQUESTS = 30_000  # of one run: queues that are nearly always busy take long to show their tail
+BIG = Shape(1024, 1024, 1, 20)
+GROWTH = {"encode": 1.0, "denoise": 4.5, "decode": 4.0}
 
 
-@pytest.mark.parametrize(("rate", "p95"), [(0.2, 60.0), (0.5, 30.0), (1.0, 45.0), (0.1, 120.0)])
-def test_p95_within_ten_per_cent_of_a_simulation(rate, p95, capsys):
-    one = PlanRequest(
-        Workload((RequestClass("m", SHAPE, rate, p95),)),
-        (offer("H100", 3.0, cap=None),),
-        GPUS,
-        profiles=profiles(),
-        bundles=False,
+def both_shapes() -> tuple[Profile, ...]:
+    """Timings of the small shape and of the large one."""
+    small = profiles()
+    grown = (msgspec.structs.replace(p, shape=BIG, seconds=p.seconds * GROWTH[p.stage]) for p in small)
+    return (*small, *grown)
+
+
+def one_class(rate: float, p95: float) -> Workload:
+    return Workload((RequestClass("m", SHAPE, rate, p95),))
+
+
+def two_classes(rate: float, p95: float) -> Workload:
+    return Workload((RequestClass("m", SHAPE, rate, p95), RequestClass("m", BIG, rate / 4, 3 * p95)))
+
+
+def one_type(rate: float, p95: float) -> PlanRequest:
+    return PlanRequest(one_class(rate, p95), (offer("H100", 3.0, cap=None),), GPUS, profiles=profiles(), bundles=False)
+
+
+def mixed(workload: Workload, cheap: int, fast: int | None) -> PlanRequest:
+    """So few cheap GPUs that both types serve the same stage."""
+    return PlanRequest(
+        workload, (offer("L4", 0.3, cap=cheap), offer("H100", 3.0, cap=fast)), GPUS, profiles=both_shapes()
     )
-    answer = plan(one, 20, alternatives=False)
+
+
+CASES = {
+    "one type 0.2/s": one_type(0.2, 60.0),
+    "one type 0.5/s": one_type(0.5, 30.0),
+    "one type 1/s": one_type(1.0, 45.0),
+    "two classes 0.3/s": PlanRequest(
+        two_classes(0.3, 90.0), (offer("H100", 3.0, cap=None),), GPUS, profiles=both_shapes(), bundles=False
+    ),
+    "mixed 0.25/s": mixed(one_class(0.25, 90.0), 4, 5),
+    "mixed 0.5/s": mixed(one_class(0.5, 90.0), 6, 15),
+    "mixed 1/s": mixed(one_class(1.0, 80.0), 12, 15),
+    "mixed 2/s": mixed(one_class(2.0, 120.0), 20, 30),
+    "mixed, two classes 0.3/s": mixed(two_classes(0.3, 90.0), 8, None),
+    "mixed, two classes 1/s": mixed(two_classes(1.0, 60.0), 8, None),
+}
+
+
+# How much too long the estimate may be where it is known to be: over twenty replicas of two types, 97 % busy; and queues of
+# which some classes can use only one type, whose wait is that type's for all.
+CAUTIOUS = {"mixed 2/s": 0.20, "mixed, two classes 0.3/s": 1.3, "mixed, two classes 1/s": 0.35}
+
+
+def against_simulation(request: PlanRequest, runs: int = 4) -> tuple[list[tuple[float, float]], float]:
+    """((estimated, simulated) p95 of each class, throughput over the rate)."""
+    answer = plan(request, 20, alternatives=False)
     assert isinstance(answer, Plan)
-    runs = [simulate(answer, rate, 1.0, 20_000, seed) for seed in range(4)]
-    measured = float(np.mean([span for span, _ in runs]))
-    assert answer.p95_s == pytest.approx(measured, rel=0.10)
-    assert min(through for _, through in runs) >= 0.97 * rate
-    wild = plan(msgspec.structs.replace(one, workload=Workload(one.workload.classes, 4.0)), 20, alternatives=False)
-    assert isinstance(wild, Plan)
-    bursty = float(np.mean([simulate(wild, rate, 4.0, 20_000, seed)[0] for seed in range(4)]))
+    found = [simulate(request, answer, REQUESTS, seed) for seed in range(runs)]
+    pairs = [(item.p95_s, float(np.mean([one.p95(k) for one in found]))) for k, item in enumerate(answer.classes)]
+    rate = sum(item.rate_per_s for item in request.workload.classes)
+    return pairs, min(one.done_per_s for one in found) / rate
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_p95_within_ten_per_cent_of_a_simulation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs, through = against_simulation(CASES[name])
+    wild = msgspec.structs.replace(CASES[name], workload=Workload(CASES[name].workload.classes, 4.0))
+    bursty, _ = against_simulation(wild, runs=1)
     with capsys.disabled():
-        print(
-            f"\nrate {rate}: p95 {answer.p95_s:.1f} s, simulated {measured:.1f} s; cv² 4: {wild.p95_s:.1f} s, {bursty:.1f} s"
+        poisson, burst = (
+            ", ".join(f"{estimate:.1f} s ({estimate / measured - 1:+.1%})" for estimate, measured in some)
+            for some in (pairs, bursty)
         )
+        print(f"\n{name}: p95 {poisson}; cv² 4: {burst}")
+    for estimate, measured in pairs:
+        assert -0.10 <= estimate / measured - 1 <= CAUTIOUS.get(name, 0.10)
+    assert through >= 0.97

@@ -1,5 +1,6 @@
 """From files to a request: what is read, what is refused and where."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def test_the_example_needs_nothing_but_what_is_shipped() -> None:
 
 def test_a_request_from_files(shop: Shop) -> None:
     stages = "stages:\n  denoise: {resources: {accelerators: {h100: 2}, use_spot: true}, replicas: 2..4}\n"
+    shop.write(shop.prices, shop.prices.read_text() + "acme,here,pair,H100,2,6.0,3.0,8\n")
     request = read(shop, SPEC + stages + "bundles: false\nbudget: {max_usd_per_hour: 9}\n").request
     assert request.max_usd_per_hour == 9
     assert not request.bundles
@@ -205,3 +207,90 @@ def test_a_stage_that_nobody_timed(shop: Shop) -> None:
     assert caught.value.error_code == "profile_first"
     shop.write(shop.timings, "".join(rows).replace("encode", "draft").replace("denoise", "refine"))
     assert read(shop).request.models[0].stages == ("draft", "refine")  # a model with stages of its own
+
+
+SIGNED = "\ufeff"
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "word"),
+    [
+        (lambda t: "", 1, "empty"),
+        (lambda t: "# nothing\n", 1, "empty"),
+        (lambda t: t.splitlines()[0] + "\n", 1, "no rows"),
+        (lambda t: t.replace(",", ";"), 1, "separated by ';'"),
+        (lambda t: t.replace(",", "\t"), 1, "separated by"),
+        (lambda t: t.replace("accelerator", "card"), 1, "missing column accelerator"),
+        (lambda t: t.replace("max_nodes", "count"), 1, "twice"),
+        (lambda t: t.replace("3.0", "nan"), 3, "finite"),
+        (lambda t: t.replace("3.0", "-inf"), 3, "finite"),
+        (lambda t: t.replace("3.0", "-3"), 3, "above 0"),
+        (lambda t: t.replace("3.0", "0"), 3, "above 0"),
+        (lambda t: t.replace("3.0", "$3"), 3, "not a number"),
+        (lambda t: t.replace("3.0", "1e300"), 3, "cannot be meant"),
+        (lambda t: t.replace("3.0", "1e-300"), 3, "cannot be meant"),
+        (lambda t: t.replace("1.5,8", "1.5," + "9" * 30), 3, "cannot be meant"),
+        (lambda t: t.replace("1.5,8", "1.5,2.5"), 3, "whole number"),
+        (lambda t: t.replace("H100", "H1000"), 3, "unknown GPU 'H1000'"),
+        (lambda t: t + "acme,here\n", 4, "accelerator is empty"),
+        (lambda t: t + 'acme,"here\n', 4, "accelerator is empty"),
+        (lambda t: t + "acme,here,x,L4,1,1,,,\n", 4, "9 cells under 8 columns"),
+        (lambda t: t.splitlines()[0] + "\nacme,here,x,K80,1,1,,\n", 2, "no offer is left"),
+        (lambda t: t.replace("max_nodes", "max_nodes,cpus").replace("1.5,8", "1.5,8,many"), 3, "cpus"),
+    ],
+)
+def test_catalogs_that_are_refused(shop: Shop, change: Callable[[str], str], where: int, word: str) -> None:
+    shop.write(shop.prices, change(shop.prices.read_text()))
+    with pytest.raises(SpecError) as caught:
+        read(shop)
+    assert caught.value.what.startswith(f"{shop.prices}:{where}: ")
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: SIGNED + t.replace("\n", "\r\n"),
+        lambda t: "# ours\n\n" + t,
+        lambda t: "".join(line + ",\n" for line in t.splitlines()),
+        lambda t: t.replace(",", " , ").upper().replace("ACME", "acme").replace("HERE", "here"),
+    ],
+)
+def test_catalogs_that_look_odd_and_are_fine(shop: Shop, change: Callable[[str], str]) -> None:
+    shop.write(shop.prices, change(shop.prices.read_text()))
+    assert len(read(shop).request.offers) == 3
+
+
+def test_ten_megabytes_of_comments(shop: Shop) -> None:
+    shop.write(shop.prices, shop.prices.read_text() + "# filler\n" * (10 << 20 >> 3))
+    assert len(read(shop).request.offers) == 3
+
+
+def test_what_the_shipped_prices_lack_is_said(shop: Shop) -> None:
+    shop.write(shop.spec, SPEC.replace("[acme]", "gcp").replace("prices.csv", "shipped"))
+    found = gather(load_spec(shop.spec), shop.spec)
+    assert {offer.cloud for offer in found.request.offers} == {"gcp"}
+    assert all(offer.usd_per_hour > 1 for offer in found.request.offers)  # accelerator and machine together
+    assert any("without L4" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "word"),
+    [
+        ([], 1, "at least two arrivals"),
+        (["1,512,512,1,20"] * 3, 1, "same moment"),
+        (["1,512,512,1,20", "-1,512,512,1,20"], 3, "arrival_s"),
+        (["1,512,512,1,20", "nan,512,512,1,20"], 3, "finite"),
+        (["1,0,512,1,20", "2,512,512,1,20"], 2, "width"),
+        (["1,512,512,1,2.5", "2,512,512,1,20"], 2, "whole number"),
+    ],
+)
+def test_traces_that_are_refused(shop: Shop, tmp_path: Path, rows: list[str], line: int, word: str) -> None:
+    trace = tmp_path / "trace.csv"
+    shop.write(trace, "\n".join(["arrival_s,width,height,frames,steps", *rows]) + "\n")
+    text = SPEC.replace("  rate: 6/min\n  shapes: [{size: 512x512, steps: 20}]\n", "  trace: trace.csv\n")
+    with pytest.raises(SpecError) as caught:
+        read(shop, text)
+    assert caught.value.what.startswith(f"{trace}:{line}: ")
+    assert word in str(caught.value)

@@ -2,12 +2,13 @@
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from disagctl.planning.document import PlanView, document
 from disagctl.ui.plan import plan_picture
-from planner.plan import Explanation
+from planner.plan import Alternative, Explanation
 from tests.planning.samples import WHOLE, sample
 
 PICTURE = """\
@@ -69,6 +70,13 @@ def test_advice_not_to_split() -> None:
     text = drawn(view(sample(WHOLE), ages=["1 y"], whole=["wan"]))
     assert "whole pipeline" in text
     assert "advice  do not split wan" in text
+
+
+def test_advice_where_splitting_hardly_wins() -> None:
+    assert "advice" not in drawn(view())
+    near = Alternative("whole pipeline, one GPU type", 130.0, True, "costs +0.9%", 170.0)
+    text = drawn(view(msgspec.structs.replace(sample(), alternatives=(near,))))
+    assert "advice  splitting saves 0.9% here: whole pipelines on each GPU cost $130.00/h" in text
 
 
 def test_hostile_names_stay_on_their_line() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,29 @@ def test_synthetic_twice(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["p.csv"]
 
 
+def test_the_spec_of_a_synthetic_model(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    options = '{"warm": {"seconds": 0.02}, "cool": {}}'
+    assert run("synthetic", "--options", options, "--shape", "64x64@1", "-f", path).returncode == 0
+    first, second = table(path)
+    assert (first["stage"], second["stage"]) == ("warm", "cool")
+    assert float(first["seconds"]) >= 0.02 > float(second["seconds"])
+
+
+def test_experts_and_precision(tiny_model: TinyModel, tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    if find_spec("torchao") is None:
+        pytest.skip("needs the extra worker-quant")
+    options = ("--options", '{"experts": "split"}', "--precision", "int8+offload", "--repeats", "1")
+    done = run(tiny_model("wan22"), "--device", "cpu", *options, "--shape", "32x32x9@4", "-f", path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["stage"]: row for row in table(path)}
+    assert list(rows) == ["encode", "denoise_high", "denoise_low", "decode"]
+    held = {stage: row["precision"] for stage, row in rows.items()}  # a CPU has nowhere to offload to
+    assert held == {"encode": "int8", "denoise_high": "int8", "denoise_low": "int8", "decode": "fp32"}
+    assert 28328 < float(rows["denoise_low"]["weights_gib"]) * 2**30 < 2 * 28328  # 4 bytes each in float32
+
+
 @pytest.mark.parametrize(
     ("args", "code"),
     [
@@ -88,6 +112,8 @@ def test_synthetic_twice(tmp_path: Path) -> None:
         (["synthetic", "--shape", "big"], 2),
         (["synthetic", "-f", "/nowhere/p.csv"], 2),
         (["/nowhere/model"], 2),
+        (["synthetic", "--options", '{"encode": {"secnds": 1}}'], 2),
+        (["synthetic", "--precision", "int3"], 2),
     ],
 )
 def test_refusals(args: list[str], code: int, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ FULL = textwrap.dedent("""\
     stages:
       denoise: {resources: {accelerators: [RTX4090, L40S, H100], use_spot: true}, replicas: 1..16}
     bundles: true
-    placement: {cross_cloud: false}
+    placement: {cross_cloud: false, max_spot_share: 0.5, max_pool_share: 0.25, egress_usd_per_gib: {aws: 0.05}}
+    quotas: [{accelerator: H100, cloud: aws, spot: false, max_gpus: 16}, {instance_type: p5.48xlarge, max_nodes: 2}]
+    catalog: shipped
     policy: {dispatch: fifo, scaling: hybrid}
     pipeline: {mode: async}
     transport: {mode: auto, trusted_networks: [10.0.0.0/8]}

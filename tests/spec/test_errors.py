@@ -10,6 +10,7 @@ from disagctl.spec import load_spec
 from tests.spec.specs import MINIMAL, read
 
 HEAD = "name: x\nmodel: {id: a/b}\nworkload: {rate: 1/s}\n"
+VARIANTS = HEAD + "stages:\n  denoise:\n    resources:\n      "
 CASES = {
     "unknown key": (HEAD + "budgets: {}", 4, "did you mean 'budget'?"),
     "nested unknown key": (HEAD + "stages:\n  denoise:\n    replica: 2", 6, "did you mean 'replicas'?"),
@@ -34,6 +35,14 @@ CASES = {
         5,
         "add up to 0.9",
     ),
+    "precision": (HEAD + "stages:\n  denoise:\n    precision: int9", 6, "did you mean"),
+    "precisions": (HEAD + "stages:\n  denoise:\n    precision: [bf16, nf4]\n    offload: true", 6, "cannot be offloaded"),
+    "no precision": (HEAD + "stages:\n  denoise:\n    precision: []", 6, "empty list"),
+    "quantised VAE": (HEAD + "stages:\n  decode: {precision: int8}", 5, "not quantised"),
+    "options of a real model": ("name: x\nworkload: {rate: 1/s}\nmodel:\n  id: a/b\n  options: {expert: split}", 5, "expert"),
+    "stage of experts": (
+        "name: x\nworkload: {rate: 1/s}\nmodel: {id: a/b, options: {experts: split}}\nstages: {denoise: {}}", 4, "denoise_low",
+    ),
     "stage": (HEAD + "stages:\n  denose: {}", 5, "did you mean 'denoise'?"),
     "synthetic option": (
         "name: x\nworkload: {rate: 1/s}\nmodel:\n  id: synthetic\n  stages:\n    encode:\n      secnds: 1",
@@ -42,6 +51,9 @@ CASES = {
     ),
     "stages of a real model": ("name: x\nworkload: {rate: 1/s}\nmodel:\n  id: a/b\n  stages: {e: {}}", 5, "replicas belong"),
     "network": (HEAD + "transport:\n  trusted_networks:\n  - 10.0.0.0/8\n  - ten", 7, "not a network"),
+    "no trust": (HEAD + "transport:\n  mode: mooncake", 5, "trusted_networks"),
+    "no store": (HEAD + "transport:\n  mode: relay", 5, "set relay"),
+    "relay": (HEAD + "transport:\n  relay: /srv/tensors", 5, "is not a store"),
     "store": (HEAD + "artifacts: {store: ftp://x}", 4, "s3://bucket"),
     "secret value": (HEAD + "secrets: ['hf_ab cd']", 4, "names of environment variables"),
     "public": (HEAD + "api:\n  public: true", 5, "certificate"),
@@ -52,6 +64,15 @@ CASES = {
     "no folder": ("name: x\nmodel: ./nope\nworkload: {rate: 1/s}", 2, "there is no folder"),
     "no trace": ("name: x\nmodel: a/b\nworkload: {trace: t.csv}", 3, "there is no file"),
     "twins": ("name: x\nworkload: {rate: 1/s}\nmodels:\n- {id: a/b}\n- {id: c/b}", 5, "two models are called 'b'"),
+    "key in any_of": (VARIANTS + "any_of:\n      - {acelerators: L4}", 8, "'accelerators'?"),
+    "type in ordered": (VARIANTS + "ordered:\n      - {use_spot: often}", 8, "true or false"),
+    "empty any_of": (VARIANTS + "any_of: []", 7, "any_of is empty"),
+    "nested any_of": (HEAD + "stages: {denoise: {resources: {any_of: [{ordered: [{}]}]}}}", 4, "cannot hold"),
+    "share": (HEAD + "placement: {max_pool_share: 1.5}", 4, "at most 1"),
+    "egress": (HEAD + "placement: {egress_usd_per_gib: {aws: -1}}", 4, "at least 0"),
+    "quota": (HEAD + "quotas:\n- {acelerator: L4, max_gpus: 1}", 5, "'accelerator'?"),
+    "cap": (HEAD + "quotas:\n- {max_gpus: -1}", 5, "at least 0"),
+    "catalogs": (HEAD + "catalog: [shipped, nope.csv]", 4, "there is no file"),
     "type": (HEAD + "bundles: maybe", 4, "true or false"),
     "number": (HEAD + "budget: {max_usd_per_hour: lots}", 4, "a number"),
     "negative": (HEAD + "budget: {max_usd_per_hour: -1}", 4, "more than 0"),

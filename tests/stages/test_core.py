@@ -58,16 +58,25 @@ def test_a_failure_is_reported_with_the_field_at_fault() -> None:
 # --- several tasks ---
 
 
-def test_the_next_input_comes_while_this_one_computes_and_the_last_result_leaves() -> None:
+def test_the_next_inputs_come_while_this_one_computes_and_the_last_result_leaves() -> None:
     core = ready()
-    core.message(assign("a"))
-    assert core.message(assign("b")) == []  # one fetch at a time
-    assert kinds(core.fetched(ref("a"), 0.0)) == ["Send Started", "Compute a", "Fetch b"]
+    assert kinds(core.message(assign("a"))) == ["Fetch a"]
+    assert kinds(core.message(assign("b"))) == ["Fetch b"]
+    assert kinds(core.fetched(ref("a"), 0.0)) == ["Send Started", "Compute a"]
     assert kinds(core.fetched(ref("b"), 0.0)) == []
     assert kinds(core.message(assign("c"))) == ["Fetch c"]
     assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a", "Send Started", "Compute b"]
     states = {held.task.ref.request: held.state for held in core.tasks.values()}
     assert states == {"a": do.PUBLISHING, "b": do.COMPUTING, "c": do.FETCHING}
+
+
+def test_one_late_input_does_not_hold_up_the_others_and_fetches_are_bounded() -> None:
+    core = ready()
+    names = [f"r{i}" for i in range(do.MAX_FETCHES)]
+    for name in names:
+        assert kinds(core.message(assign(name))) == [f"Fetch {name}"]
+    assert core.message(assign("last")) == []
+    assert kinds(core.fetched(ref("r1"), 0.0)) == ["Send Started", "Compute r1", "Fetch last"]
 
 
 def test_synchronously_one_thing_happens_at_a_time() -> None:
@@ -87,7 +96,8 @@ def test_synchronously_one_thing_happens_at_a_time() -> None:
 def test_cancel_what_no_thread_has(state: str) -> None:
     core = ready()
     core.message(assign("first", inline=True))
-    core.message(assign("x"))  # its fetch occupies the fetching thread
+    for i in range(do.MAX_FETCHES):
+        core.message(assign(f"x{i}"))  # these occupy the fetching threads
     core.message(assign("a", inline=state == "ready"))
     assert kinds(core.message(wire.Cancel(ref("a")))) == ["Forget a"]
     assert "a" not in hello(core)[0]
@@ -99,7 +109,7 @@ def test_cancel_while_fetching() -> None:
     core.message(assign("b"))
     assert core.message(wire.Cancel(ref("a"))) == []
     assert "a" not in hello(core)[0]  # it is as good as gone
-    assert kinds(core.fetched(ref("a"), 0.0)) == ["Forget a", "Fetch b"]
+    assert kinds(core.fetched(ref("a"), 0.0)) == ["Forget a"]
     assert kinds(core.message(wire.Cancel(ref("b")))) == []
     assert kinds(core.fetch_failed(ref("b"), "gone")) == ["Forget b"]
 

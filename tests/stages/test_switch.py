@@ -12,11 +12,14 @@ def test_drain_hands_back_what_has_not_started_and_finishes_the_rest() -> None:
     core = ready()
     core.message(assign("computing", inline=True))
     core.message(assign("fetching"))
+    for i in range(do.MAX_FETCHES - 1):
+        core.message(assign(f"fetching{i}"))
     core.message(assign("queued"))
     core.message(assign("waiting", inline=True))
     out = core.message(wire.Drain())
     assert [it.message.ref.request for it in out if isinstance(it, do.Send)] == ["queued", "waiting"]  # type: ignore[union-attr]
-    assert kinds(core.fetched(ref("fetching"), 0.0)) == ["Forget fetching", "Send Returned"]
+    for name in ("fetching", *(f"fetching{i}" for i in range(do.MAX_FETCHES - 1))):
+        assert kinds(core.fetched(ref(name), 0.0)) == [f"Forget {name}", "Send Returned"]
     assert kinds(core.message(assign("late"))) == ["Send Returned"]
     assert kinds(finish(core, "computing")) == ["Send Done"]
     assert kinds(core.message(wire.Release((ref("computing").key,)))) == ["Forget computing", "Send Drained"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import zmq
 
-from stages.parcel import Leaf, Parcel, pack
+from stages.parcel import Leaf, Parcel, pack, seal
 from stages.transport.base import TransportMode
 from stages.transport.data_server import DataServer
 from stages.transport.fetcher import RouteFetcher
@@ -29,7 +29,7 @@ class Keys:
 def parcel_of(*sizes: int, seed: int = 0) -> Parcel:
     rng = random.Random(seed)
     leaves = [Leaf((size,), "uint8", memoryview(rng.randbytes(size))) for size in sizes]
-    return pack({"tensors": leaves, "steps": 4})
+    return seal(pack({"tensors": leaves, "steps": 4}))
 
 
 def same(a: Parcel, b: Parcel) -> bool:

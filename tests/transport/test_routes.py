@@ -150,7 +150,7 @@ def test_faults_are_repeatable_and_never_give_wrong_bytes(site: Site) -> None:
 
     def play(seed: int) -> tuple[list[str], dict[str, int], list[float]]:
         slept: list[float] = []
-        faults = Faults(delay=0.3, loss=0.2, flip=0.2, truncate=0.2)
+        faults = Faults(delay=0.3, loss=0.2, flip=0.2, truncate=0.2, tear=0.2)
         fetcher = FaultyFetcher(site.fetcher(), faults, seed, slept.append)
         story = []
         for _ in range(200):

@@ -1,13 +1,14 @@
 """Shared memory is checked before it is believed, and leaves nothing behind."""
 
 import errno
+import gc
 import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from stages.protocol import ShmRoute, ZmqRoute
+from stages.protocol import Offer, ShmRoute, ZmqRoute
 from stages.transport import segments
 from stages.transport.base import FetchError, OutboxError
 from tests.transport.kit import Site, parcel_of, same
@@ -20,6 +21,10 @@ def offered(site: Site, size: int = 100_000):
 
 def files(site: Site) -> list[os.DirEntry]:
     return [entry for worker in os.scandir(site.root) for entry in os.scandir(worker.path)]
+
+
+def offered_files(site: Site) -> list[os.DirEntry]:
+    return [entry for entry in files(site) if entry.name.endswith(".seg")]
 
 
 def test_modes_and_names(site: Site) -> None:
@@ -129,15 +134,40 @@ def test_no_room_during_the_write_leaves_nothing(site: Site, monkeypatch) -> Non
     assert files(site) == []
 
 
+def test_a_dropped_segment_is_written_again_once_nobody_reads_it(site: Site) -> None:
+    box, fetcher = site.outbox("shm"), site.fetcher()
+
+    def offer(key: str, seed: int) -> tuple[Offer, int]:
+        made = box.offer(key, parcel_of(1 << 20, seed=seed))
+        (route,) = made.routes
+        assert isinstance(route, ShmRoute)
+        return made, Path(route.path).stat().st_ino
+
+    first, inode = offer("a", 1)
+    read = fetcher.fetch(first, 5)
+    box.drop("a")
+    second, other = offer("b", 2)
+    assert other != inode, "somebody still looks at the first"
+    assert same(read, parcel_of(1 << 20, seed=1))
+    del read
+    gc.collect()
+    third, again = offer("c", 3)
+    assert again == inode
+    assert same(fetcher.fetch(second, 5), parcel_of(1 << 20, seed=2))
+    assert same(fetcher.fetch(third, 5), parcel_of(1 << 20, seed=3))
+    with pytest.raises(FetchError, match="shm: "):
+        fetcher.fetch(first, 5)
+
+
 def test_drop_close_and_removal_leave_no_file(site: Site) -> None:
     one, two = site.outbox("shm", worker="w1"), site.outbox("auto", worker="w2")
     for i in range(5):
         one.offer(f"k{i}", parcel_of(1000))
         two.offer(f"k{i}", parcel_of(100_000))
     one.offer("k0", parcel_of(10))  # supersedes
-    assert len(files(site)) == 10
+    assert len(offered_files(site)) == 10
     one.drop("k0")
-    assert len(files(site)) == 9
+    assert len(offered_files(site)) == 9
     one.close()
     assert [entry.name for entry in os.scandir(site.root)] == ["w2"]
     segments.remove_worker(site.root, "w2")

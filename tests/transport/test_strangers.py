@@ -62,7 +62,7 @@ def wait_for(predicate) -> None:
 def test_unknown_key(site: Site) -> None:
     server, offer = serving(site)
     stranger = Keys.make()
-    with pytest.raises(FetchError, match="zmq: "):
+    with pytest.raises(FetchError, match=r"zmq: connection lost \(handshake failed auth\)"):
         site.fetcher(keys=stranger).fetch(offer, 10)
     denied = server.denied
     with dealer(server, stranger) as sock:
@@ -75,7 +75,7 @@ def test_unknown_key(site: Site) -> None:
 def test_wrong_server_key(site: Site) -> None:
     server, offer = serving(site)
     wrong = ZmqRoute(server.endpoint, Keys.make().public)
-    with pytest.raises(FetchError, match="zmq: "):
+    with pytest.raises(FetchError, match=r"zmq: connection lost \(handshake failed"):
         site.fetcher().fetch(msgspec.structs.replace(offer, routes=(wrong,)), 10)
     assert server.stats == ServerStats()
     assert_serves(site, offer)
@@ -157,7 +157,7 @@ def test_a_revoked_peer_is_not_read_any_more(site: Site) -> None:
     server.set_peers([Keys.make().public])
     with pytest.raises(FetchError, match="no progress"):
         fetcher.fetch(offer, 10)  # on the connection that is open already
-    with pytest.raises(FetchError, match="zmq: "):
+    with pytest.raises(FetchError, match="zmq: connection lost"):
         fetcher.fetch(offer, 10)  # on a new one
     assert server.stats.decoded == decoded
     assert server.stats.refused > 0
