@@ -5,6 +5,7 @@ that starts again binds the same ports, so that agents and workers which outlive
 """
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ from disagctl import clock, keys, precheck, state
 from disagctl.artifacts import ArtifactStore
 from disagctl.desk import FrontDesk
 from disagctl.engine import Engine
+from disagctl.errors import UnhealthyError
 from disagctl.events import EventLog
 from disagctl.gateway.admin import admin_app
 from disagctl.gateway.app import public_app
@@ -29,19 +31,22 @@ from disagctl.hub import EnrolDesk, Hub
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
-from disagctl.provision.local import LocalProvisioner
+from disagctl.provision.choose import provisioner_of
+from disagctl.rented import bracketed, load_deployment, recipe, shares_of
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
 from disagctl.settings import use_fast_loop
 from disagctl.spec import Spec, load_spec
+from disagctl.spec.schema import SYNTHETIC
 from disagctl.spec.units import MAX_REPLICAS
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
 from disagctl.views import EventView, StatusView
 from planner.domain import Role
 from planner.run.ledger import Ledger
+from planner.run.rent import Deployment
 from stages.logfile import LogFile
-from stages.protocol import LEASE_S, Bootstrap, Enrolled
+from stages.protocol import LEASE_S, Enrolled
 from stages.transport.data_server import DataServer
 from stages.transport.segments import remove_service
 
@@ -64,24 +69,27 @@ class Head(FrontDesk):
         self.transport = self.spec.transport.mode
         self.pair = keys.head_keys(where.keys)
         store = Store(where.store)
+        self.deployment = load_deployment(where)
         self.data = DataServer(
-            public_key=self.pair.public, secret_key=self.pair.secret, host=LOOPBACK, port=self.record.data_port
-        )
+            public_key=self.pair.public, secret_key=self.pair.secret, host=self.record.bind,
+            port=self.record.data_port, advertise=self.record.advertise,
+        )  # fmt: skip
         models = model_infos(self.spec, self.record.created_at)
         self.engine = Engine(
             Ledger(0),
-            Roster(wanted_roles(self.spec, models, store)),
+            Roster(wanted_roles(self.spec, models, store, self.deployment)),
             0,
             {entry.name: self.spec.source(entry) for entry in self.spec.models},
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
         )
+        self.engine.roster.shares = shares_of(self.deployment)
         self.events_log = EventLog(store)
         artifacts = ArtifactStore(where.artifacts, where.inputs)
         super().__init__(
             self.record.name, models, store, artifacts, self.engine, self.events_log,
             self.spec.api.max_queued, (self.data.endpoint, self.pair.public),
         )  # fmt: skip
-        self.hub = Hub(LOOPBACK, self.record.hub_port, self.pair, self.engine)
+        self.hub = Hub(self.record.bind, self.record.hub_port, self.pair, self.engine)
         self.engine.sender, self.engine.desk = self.hub, self
         self.was_ready = False
         limits = self.spec.budget
@@ -94,7 +102,7 @@ class Head(FrontDesk):
         self._tokens = {row[0] for row in store.read("SELECT hash FROM tokens")}
         self._log = LogFile(where.logs / "head.log")
         self.nodes = self._make_nodes(store)
-        self.enrol = EnrolDesk(LOOPBACK, self.record.enrol_port, self.pair, self.nodes.admit)
+        self.enrol = EnrolDesk(self.record.bind, self.record.enrol_port, self.pair, self.nodes.admit)
         self._servers = (
             HttpServer(public_app(self), bind_tcp(self.record.http_host, self.record.http_port), tls=tls_of(self.spec)),
             HttpServer(admin_app(self), bind_unix(where.admin_socket)),
@@ -136,7 +144,7 @@ class Head(FrontDesk):
     async def scale(self, counts: dict[str, int], *, auto: bool) -> None:
         """Pin these stages' worker counts, or hand all back to the spec."""
         roster = self.engine.roster
-        spec_counts = wanted_roles(self.spec, self.models(), None)
+        spec_counts = wanted_roles(self.spec, self.models(), None, self.deployment)
         wanted = dict(spec_counts) if auto else dict(roster.wanted)
         for name, count in counts.items():
             roles = [r for r in wanted if name in (r.stage, str(r))]
@@ -156,7 +164,9 @@ class Head(FrontDesk):
         self.engine.act()
 
     def _check_room(self, more: int) -> None:
-        """Refuse what the machine cannot hold, judged by the workers there are. Raises ValueError."""
+        """Refuse what this machine cannot hold, judged by the workers there are. Raises ValueError."""
+        if self.deployment is not None:
+            return  # they run elsewhere
         sizes = [w.rss_bytes for w in self.engine.roster.workers.values() if w.rss_bytes]
         need = more * sum(sizes) // len(sizes) if sizes else 0
         free = int(psutil.virtual_memory().available)
@@ -194,10 +204,11 @@ class Head(FrontDesk):
     async def run(self) -> None:
         """Serve until told to stop."""
         incarnation = int(await self._store.write(next_incarnation))
-        self.engine.restart(incarnation, [row.id for row in self.nodes.open])
+        enrolled = [row.id for row in self.nodes.open if row.public_key]
+        self.engine.restart(incarnation, enrolled)
         requests = self.restore(self.book.load("state='open' ORDER BY created_at, job, idx", ()))
         self._count_history()
-        self._ledger.recover(requests, self.engine.clock(), LEASE_S if self.nodes.open else 0.0)
+        self._ledger.recover(requests, self.engine.clock(), LEASE_S if enrolled else 0.0)
         self.data.start(self._artifact_store.read, self._artifact_store)
         self.hub.start()
         self.enrol.start()
@@ -267,22 +278,12 @@ class Head(FrontDesk):
         state.write_record(self.where, self.record)
 
     def _make_nodes(self, store: Store) -> Nodes:
-        template = Bootstrap(
-            node="",
-            enrol_endpoint=f"tcp://{LOOPBACK}:{self.record.enrol_port}",
-            head_key=self.pair.public,
-            token="",
-            work_dir=str(self.where.logs),
-            shm_dir=self.record.shm_dir,
-            dead_man_s=self.spec.lifetime.dead_man_s,
-            transport=self.transport,
-            pipeline=self.spec.pipeline.mode,
-            prefetch=self.spec.pipeline.prefetch,
-        )
-        endpoints = Enrolled("", f"tcp://{LOOPBACK}:{self.record.hub_port}", self.data.endpoint)
-        return Nodes(
-            store, self.engine, self.events_log, LocalProvisioner(self.where), template, self.hub, self.data, endpoints
-        )
+        host = bracketed(self.record.advertise)
+        endpoints = Enrolled("", f"tcp://{host}:{self.record.hub_port}", self.data.endpoint)
+        made_with = recipe(self.where, self.record, self.spec, self.pair, self.deployment)
+        torch = any(entry.id != SYNTHETIC for entry in self.spec.models)
+        provisioner = provisioner_of(self.where, self.record, torch=torch)
+        return Nodes(store, self.engine, self.events_log, provisioner, made_with, self.hub, self.data, endpoints)
 
 
 def tls_of(spec: Spec) -> ssl.SSLContext | None:
@@ -299,9 +300,13 @@ def model_infos(spec: Spec, created_at: float) -> list[ModelInfo]:
     return [ModelInfo(m.name, m.id, card_of(spec.source(m)), created_at) for m in spec.models]
 
 
-def wanted_roles(spec: Spec, models: list[ModelInfo], store: Store | None) -> dict[Role, int]:
-    """Worker counts: what ``scale`` pinned, else the spec's minimum."""
+def wanted_roles(
+    spec: Spec, models: list[ModelInfo], store: Store | None, deployment: Deployment | None
+) -> dict[Role, int]:
+    """Worker counts: what ``scale`` pinned, else the plan's, else the spec's minimum."""
     wanted = {Role(m.name, stage): spec.replicas(m.name, stage)[0] for m in models for stage in m.card.stages}
+    if deployment is not None:
+        wanted.update({role: n for role, n in deployment.wanted.items() if role in wanted})
     pinned = store.read("SELECT value FROM meta WHERE key='wanted'") if store is not None else []
     if pinned and pinned[0][0]:
         wanted.update({r: n for r, n in decode_wanted(pinned[0][0]).items() if r in wanted})
@@ -318,11 +323,26 @@ def decode_wanted(text: str) -> dict[Role, int]:
     return {Role(m, s): n for m, s, n in msgspec.json.decode(text, type=list[tuple[str, str, int]])}
 
 
+def hold_lease(where: state.ServicePaths) -> int | None:
+    """Become the one that launches and releases: a lock that goes with its process. None: another has it."""
+    lease = os.open(where.lease, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lease)
+        return None
+    return lease
+
+
 def main() -> None:
     """Entry point of the process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     where = state.ServicePaths(Path(sys.argv[1]))
     os.umask(0o077)
+    lease = hold_lease(where)
+    if lease is None:
+        log.error("another head of %s runs", where.name)
+        sys.exit(UnhealthyError.exit_code)
     use_fast_loop()
 
     async def serve() -> None:

@@ -5,8 +5,11 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from disagctl import __version__, clock
 from disagctl.roster import WorkerState
+from disagctl.routes import route_views
 from disagctl.store.rows import NodeRow
 from disagctl.views import (
     HeadView,
@@ -18,7 +21,7 @@ from disagctl.views import (
     StatusView,
     WorkerView,
 )
-from planner.domain import Role
+from planner.domain import Offer, Role
 from planner.run.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -38,17 +41,18 @@ def status_view(head: "Head") -> StatusView:
         state=_state(head, stages),
         endpoint=head.endpoint,
         head=HeadView(os.getpid(), socket.gethostname(), __version__, head.started_at),
-        usd_per_hour=sum(n.usd_per_hour for n in head.nodes.open),
-        usd_total=0.0,
+        usd_per_hour=head.nodes.book.usd_per_hour(),
+        usd_total=head.nodes.book.usd_total(clock.wall_s()),
         budget=head.budget,
         stages=stages,
-        nodes=[_node(row, clock.wall_s()) for row in head.nodes.open],
+        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.open],
         workers=[worker_view(head.engine.ledger, w, gpus.get(w.slot)) for w in head.engine.roster.workers.values()],
         routes=_routes(head),
         requests=_counts(head, stages),
         events=head.events_log.last(RECENT_EVENTS),
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
+        troubles=list(head.nodes.failures.values()),
     )
 
 
@@ -118,21 +122,23 @@ def _state(head: "Head", stages: list[StageView]) -> ServiceState:
     return "degraded" if head.was_ready else "starting"
 
 
-def _node(row: NodeRow, now: float) -> NodeView:
-    return NodeView(row.id, row.provider, row.offer, row.state, now - row.created_at, row.usd_per_hour)
+def node_view(row: NodeRow, now: float) -> NodeView:
+    """One machine; ``now``: wall clock."""
+    offers = msgspec.json.decode(row.offers, type=list[Offer])
+    return NodeView(
+        row.id, row.provider, row.offer, row.state, now - row.created_at,
+        row.usd_per_hour if row.billed_from is not None else 0.0, row.usd(now), row.offer.endswith(" spot"),
+        offers[0].accelerator if offers else "", row.wish, row.provider_id, row.why,
+    )  # fmt: skip
 
 
 def _routes(head: "Head") -> list[RouteView]:
-    mode = head.transport
-    hosts = {n.host for n in head.engine.roster.nodes.values()}
-    if mode != "auto":
-        transport, why = mode, "set in the spec"
-    elif len(hosts) <= 1:
-        transport, why = "shm", "same host; up to 32 KiB inline"
-    else:
-        transport, why = "zmq", "different hosts; shm between workers of one"
-    pairs = [(m.name, a, b) for m in head.models() for a, b in zip(m.card.stages, m.card.stages[1:], strict=False)]
-    return [RouteView(f"{m}.{a}", f"{m}.{b}", transport, why) for m, a, b in pairs]
+    pairs = [
+        (Role(m.name, a), Role(m.name, b))
+        for m in head.models()
+        for a, b in zip(m.card.stages, m.card.stages[1:], strict=False)
+    ]
+    return route_views(head.engine.roster, pairs, head.transport)
 
 
 def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:

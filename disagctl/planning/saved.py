@@ -11,6 +11,7 @@ from disagctl.spec import Spec
 from disagctl.spec.infra import LOCAL
 from disagctl.spec.schema import StageWish
 from disagctl.spec.units import Range
+from planner.plan import Plan
 
 MAX_BYTES: Final = 16 << 20
 
@@ -36,24 +37,17 @@ class SavedPlan(msgspec.Struct):
 def follow(path: Path, spec: Spec) -> None:
     """Set the spec's replicas to the plan's. Raises SpecError for a file that is no plan of this service, InfeasibleError
     for one that this version cannot start."""
-    saved = _read(path)
-    if saved.name != spec.name:
-        raise UsageError(
-            f"{path} is a plan of {saved.name!r}", why=f"the spec is of {spec.name!r}", next="plan it again"
-        )
-    if not saved.feasible or not saved.rows:
-        raise InfeasibleError(f"{path} says that there is no plan", next="change the spec and plan it again")
+    saved = _read(path, spec)
     elsewhere = sorted({str(row.offer.get("cloud")) for row in saved.rows} - {LOCAL})
-    if elsewhere or spec.infra != [LOCAL]:
-        raise InfeasibleError(
-            f"infra {', '.join(elsewhere or spec.infra)} cannot be provisioned",
-            why="this version starts services on `infra: local` only", next="set infra: local", code="infra_unsupported",
-        )  # fmt: skip
+    if elsewhere:
+        raise UsageError(
+            f"{path} is a plan for {', '.join(elsewhere)}", why="the spec says infra: local", next="plan it again"
+        )
     counts: dict[tuple[str, str], int] = {}
     for row in saved.rows:
         if "+" in row.stage:
             raise InfeasibleError(
-                f"{path}: {row.stage} is a bundle", why="this version starts every stage in a worker of its own",
+                f"{path}: {row.stage} is a bundle", why="on this machine every stage is a worker of its own",
                 next="set bundles: false and plan it again", code="bundle_unsupported",
             )  # fmt: skip
         counts[row.model, row.stage] = counts.get((row.model, row.stage), 0) + row.replicas
@@ -66,7 +60,30 @@ def follow(path: Path, spec: Spec) -> None:
         spec.stages[f"{model}.{stage}"] = StageWish(wish.resources, Range(count, most))
 
 
-def _read(path: Path) -> SavedPlan:
+def read_plan(path: Path, spec: Spec) -> Plan:
+    """The whole plan, to be rented as it is. Raises SpecError, UsageError, InfeasibleError as ``follow`` does."""
+    _read(path, spec)
+    try:
+        return msgspec.convert({**msgspec.json.decode(path.read_bytes()), "type": "plan"}, Plan)
+    except (msgspec.ValidationError, OSError) as err:
+        raise SpecError(
+            f"{path}:1: the plan is not whole", why=str(err), next="plan it again", code="plan_invalid"
+        ) from err
+
+
+def _read(path: Path, spec: Spec) -> SavedPlan:
+    """A feasible plan of the spec's service."""
+    saved = _decode(path)
+    if saved.name != spec.name:
+        raise UsageError(
+            f"{path} is a plan of {saved.name!r}", why=f"the spec is of {spec.name!r}", next="plan it again"
+        )
+    if not saved.feasible or not saved.rows:
+        raise InfeasibleError(f"{path} says that there is no plan", next="change the spec and plan it again")
+    return saved
+
+
+def _decode(path: Path) -> SavedPlan:
     next_step = "disagctl plan SPEC -o json > FILE writes one"
     try:
         with path.open("rb") as file:

@@ -77,7 +77,7 @@ def test_too_little_disk(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("more", "code"),
     [
-        ("infra: aws", "infra_unsupported"),
+        ("infra: aws", "head_unreachable"),
         ("transport: {mode: mooncake}", "transport_unsupported"),
         ("artifacts: {store: 's3://bucket/x'}", "store_unsupported"),
     ],
