@@ -126,12 +126,14 @@ def declared_s(options: StageOptions, shape: Shape) -> float:
     return options.seconds if options.seconds_per_step is None else options.seconds_per_step * shape.steps
 
 
-def policy_config(spec: Spec, bounds: tuple[RoleBounds, ...], known: Known, slo_s: Mapping[str, float]) -> PolicyConfig:
-    """The policy's configuration."""
+def policy_config(
+    spec: Spec, bounds: tuple[RoleBounds, ...], known: Known, slo_s: Mapping[str, float], *, bundled: bool = False
+) -> PolicyConfig:
+    """The policy's configuration. ``bundled``: stages share GPUs, and a policy gives each worker one: counts stay."""
     rents = spec.infra != [LOCAL]
     return PolicyConfig(
         roles=bounds,
-        mode=spec.policy.scaling,
+        mode="static" if bundled else spec.policy.scaling,
         slo_p95_s=dict(slo_s),
         load_s=known.load_s(bounds),
         launch_s=LAUNCH_S,

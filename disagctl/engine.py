@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 ROLE_RETRY_S: Final = 10.0
 RECENT: Final = 512  # durations remembered of a role
+SILENCE_AGAIN_S: Final = 60.0
 MAX_TOLD: Final = 10_000  # outputs that a peer may name ahead of its Hello
 
 
@@ -100,6 +101,8 @@ class Engine:
         for message in messages:
             if isinstance(message, wire.AgentHello | wire.AgentBeat):
                 self._agent(peer, message, now)
+            elif isinstance(message, wire.Reached):
+                self.roster.reached(peer, message)
             else:
                 self._worker(peer, message, now)
 
@@ -125,9 +128,10 @@ class Engine:
             self.ledger.release_hold()
         if self._wishes_due and not self.ledger.holding:
             self.rewish()
-        for node in [n.id for n in self.roster.nodes.values() if now - n.heard_s > self.ledger.limits.lease_s]:
-            self.desk.event("node_silent", f"{node}: no word from its agent for {self.ledger.limits.lease_s:g} s")
-            self.roster.nodes[node].heard_s = now + 60.0  # said once a minute
+        for node in self.roster.nodes.values():
+            if now - max(node.heard_s, node.said_s + SILENCE_AGAIN_S) > self.ledger.limits.lease_s:
+                self.desk.event("node_silent", f"{node.id}: no word from its agent for {now - node.heard_s:.0f} s")
+                node.said_s = now
         for worker in self.roster.workers.values():
             self._retry_role(worker, now)
         for worker in self.roster.overdue(now):
@@ -141,7 +145,7 @@ class Engine:
             for worker in self.roster.workers.values():
                 worker.heard_s = now
             for node in self.roster.nodes.values():
-                node.heard_s = max(node.heard_s, now)
+                node.heard_s = now
         self._awake_s = now
         return now
 
@@ -158,8 +162,7 @@ class Engine:
                 self.routes.notes[node] = message.note
                 self.desk.event("transport", f"{node}: {message.note}")
             if fresh:
-                gpus = f"{len(message.gpus)} GPU(s)" if message.gpus else "no GPU"
-                self.desk.event("node_up", f"{node}: {message.cpus} CPUs, {gpus}")
+                self.desk.event("node_up", f"{node}: {message.cpus} CPUs, {self.roster.gpus_in_words(node)}")
         state = self.roster.nodes.get(node)
         if state is None:
             self.sender.send(node, wire.Who())
@@ -172,7 +175,16 @@ class Engine:
         for worker in self.roster.vanished(node, present, now - self.ledger.limits.lease_s):
             self._worker_gone(wire.WorkerVitals(worker, "", 0, "exited"), "its agent has it no more")
         if isinstance(message, wire.AgentHello):
+            self._introduce(node)
             self.rewish()
+
+    def _introduce(self, node: str) -> None:
+        """Have it and the others find out whether they reach each other."""
+        bells = {n.id: wire.Neighbour(n.id, n.doorbell) for n in self.roster.nodes.values() if n.doorbell}
+        if node in bells:
+            for other in [name for name in bells if name != node]:
+                self.sender.send(other, wire.Knock((bells[node],)))
+            self.sender.send(node, wire.Knock(tuple(bell for name, bell in bells.items() if name != node)))
 
     def _vitals(self, node: str, vitals: wire.WorkerVitals, now: float) -> None:
         if vitals.state == "exited":

@@ -5,6 +5,7 @@ that starts again binds the same ports, so that agents and workers which outlive
 """
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
@@ -18,24 +19,28 @@ import psutil
 from disagctl import clock, keys, precheck, state
 from disagctl.artifacts import ArtifactStore
 from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
-from disagctl.controller import Controller, OneMachine, decode_counts, encode_counts, memory_of
+from disagctl.controller import Controller, NodeKeeper, OneMachine, decode_counts, encode_counts, memory_of
 from disagctl.desk import FrontDesk
 from disagctl.engine import Engine
+from disagctl.errors import UnhealthyError
 from disagctl.events import EventLog
 from disagctl.gateway.admin import admin_app
 from disagctl.gateway.app import public_app
 from disagctl.gateway.server import HttpServer
 from disagctl.gateway.sockets import bind_tcp, bind_unix
 from disagctl.hub import EnrolDesk, Hub
+from disagctl.keeper import RentedMachines
 from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
-from disagctl.provision.local import LocalProvisioner
+from disagctl.provision.choose import provisioner_of
+from disagctl.rented import bracketed, load_deployment, recipe, shares_of
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
 from disagctl.settings import use_fast_loop
 from disagctl.spec import Spec, load_spec
+from disagctl.spec.schema import SYNTHETIC
 from disagctl.spec.units import MAX_REPLICAS
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
@@ -45,7 +50,7 @@ from planner.run.ledger import Ledger
 from planner.run.policy import Policy
 from stages.hardware import gpus
 from stages.logfile import LogFile
-from stages.protocol import LEASE_S, Bootstrap, Enrolled, ModelSource
+from stages.protocol import LEASE_S, Enrolled, ModelSource
 from stages.transport.data_server import DataServer
 from stages.transport.relay import RelayError, remove_prefix, stored_workers
 from stages.transport.segments import remove_service
@@ -69,19 +74,22 @@ class Head(FrontDesk):
         self.transport = self.spec.transport.mode
         self.pair = keys.head_keys(where.keys)
         store = Store(where.store)
+        self.deployment = load_deployment(where)
         self.data = DataServer(
-            public_key=self.pair.public, secret_key=self.pair.secret, host=LOOPBACK, port=self.record.data_port
-        )
+            public_key=self.pair.public, secret_key=self.pair.secret, host=self.record.bind,
+            port=self.record.data_port, advertise=self.record.advertise,
+        )  # fmt: skip
         models = model_infos(self.spec, self.record.created_at)
         self.bounds = role_bounds(self.spec, models)
         self.places = places(self.spec, self.bounds, len(gpus()))
         self.engine = Engine(
             Ledger(0),
-            Roster(first_counts(self.bounds, self.places if self.spec.policy.scaling != "static" else None)),
+            Roster(self._first_counts()),
             0,
             sources_of(self.spec, models),
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
         )
+        self.engine.roster.shares = shares_of(self.deployment)
         self.events_log = EventLog(store)
         artifacts = ArtifactStore(where.artifacts, where.inputs)
         super().__init__(
@@ -89,7 +97,7 @@ class Head(FrontDesk):
             self.spec.api.max_queued, (self.data.endpoint, self.pair.public),
         )  # fmt: skip
         self.engine.routes.relay = self.spec.transport.relay is not None
-        self.hub = Hub(LOOPBACK, self.record.hub_port, self.pair, self.engine)
+        self.hub = Hub(self.record.bind, self.record.hub_port, self.pair, self.engine)
         self.engine.sender, self.engine.desk = self.hub, self
         self.was_ready = False
         limits = self.spec.budget
@@ -104,7 +112,7 @@ class Head(FrontDesk):
         self._log = LogFile(where.logs / "head.log")
         self.nodes = self._make_nodes(store)
         self.load_watch, self.controller = self._make_controller(store)
-        self.enrol = EnrolDesk(LOOPBACK, self.record.enrol_port, self.pair, self.nodes.admit)
+        self.enrol = EnrolDesk(self.record.bind, self.record.enrol_port, self.pair, self.nodes.admit)
         self._servers = (
             HttpServer(public_app(self), bind_tcp(self.record.http_host, self.record.http_port), tls=tls_of(self.spec)),
             HttpServer(admin_app(self), bind_unix(where.admin_socket)),
@@ -146,6 +154,8 @@ class Head(FrontDesk):
     async def scale(self, counts: dict[str, int], *, auto: bool) -> None:
         """Pin these stages' worker counts, or hand all back to the spec."""
         roster, pins = self.engine.roster, {} if auto else dict(self.controller.pins)
+        static = self.controller.policy.config.mode == "static"
+        counts_before = self._first_counts() if auto and static else roster.wanted
         for name, count in counts.items():
             roles = [r for r in roster.wanted if name in (r.stage, str(r))]
             if not roles:
@@ -156,7 +166,7 @@ class Head(FrontDesk):
                 msg = f"{name}={count}: a stage has 1 to {MAX_REPLICAS} workers"
                 raise ValueError(msg)
             pins.update(dict.fromkeys(roles, count))
-        wanted = {b.role: pins.get(b.role, within(roster.wanted[b.role], b)) for b in self.bounds}
+        wanted = {b.role: pins.get(b.role, within(counts_before[b.role], b)) for b in self.bounds}
         self._check_room(sum(wanted.values()) - sum(roster.wanted.values()))
         await self._store.write(set_meta("wanted", encode_counts(pins)))
         roster.wanted, self.controller.pins = wanted, pins
@@ -166,7 +176,9 @@ class Head(FrontDesk):
         self.engine.act()
 
     def _check_room(self, more: int) -> None:
-        """Refuse what the machine cannot hold, judged by the workers there are. Raises ValueError."""
+        """Refuse what this machine cannot hold, judged by the workers there are. Raises ValueError."""
+        if self.deployment is not None:
+            return  # they run elsewhere
         sizes = [w.rss_bytes for w in self.engine.roster.workers.values() if w.rss_bytes]
         need = more * sum(sizes) // len(sizes) if sizes else 0
         free = int(psutil.virtual_memory().available)
@@ -204,10 +216,11 @@ class Head(FrontDesk):
     async def run(self) -> None:
         """Serve until told to stop."""
         incarnation = int(await self._store.write(next_incarnation))
-        self.engine.restart(incarnation, [row.id for row in self.nodes.open])
+        enrolled = [row.id for row in self.nodes.open if row.public_key]
+        self.engine.restart(incarnation, enrolled)
         requests = self.restore(self.book.load("state='open' ORDER BY created_at, job, idx", ()))
         self._count_history()
-        self._ledger.recover(requests, self.engine.clock(), LEASE_S if self.nodes.open else 0.0)
+        self._ledger.recover(requests, self.engine.clock(), LEASE_S if enrolled else 0.0)
         self.data.start(self._artifact_store.read, self._artifact_store)
         self.hub.start()
         self.enrol.start()
@@ -294,41 +307,40 @@ class Head(FrontDesk):
         state.write_record(self.where, self.record)
 
     def _make_nodes(self, store: Store) -> Nodes:
-        template = Bootstrap(
-            node="",
-            enrol_endpoint=f"tcp://{LOOPBACK}:{self.record.enrol_port}",
-            head_key=self.pair.public,
-            token="",
-            work_dir=str(self.where.logs),
-            shm_dir=self.record.shm_dir,
-            dead_man_s=self.spec.lifetime.dead_man_s,
-            transport=self.transport,
-            pipeline=self.spec.pipeline.mode,
-            prefetch=self.spec.pipeline.prefetch,
-            trusted=tuple(self.spec.transport.trusted_networks),
-            mooncake=self.spec.transport.mooncake,
-            relay=relay_prefix(self.spec),
-            encoder_cache=self.spec.pipeline.encoder_cache,
-        )
-        endpoints = Enrolled(
-            "", f"tcp://{LOOPBACK}:{self.record.hub_port}", self.data.endpoint, keys.relay_key(self.pair)
-        )
-        return Nodes(
-            store, self.engine, self.events_log, LocalProvisioner(self.where), template, self.hub, self.data, endpoints
-        )
+        host = bracketed(self.record.advertise)
+        endpoints = Enrolled("", f"tcp://{host}:{self.record.hub_port}", self.data.endpoint, keys.relay_key(self.pair))
+        made_with = recipe(self.where, self.record, self.spec, self.pair, self.deployment)
+        torch = any(entry.id != SYNTHETIC for entry in self.spec.models)
+        provisioner = provisioner_of(self.where, self.record, torch=torch)
+        return Nodes(store, self.engine, self.events_log, provisioner, made_with, self.hub, self.data, endpoints)
+
+    @property
+    def bundled(self) -> bool:
+        """Whether stages share GPUs by the plan."""
+        return self.deployment is not None and any("+" in row.stage for row in self.deployment.plan.rows)
+
+    def _first_counts(self) -> dict[Role, int]:
+        """Workers of each role before anything was decided: the plan's, else the spec's."""
+        moving = self.spec.policy.scaling != "static"
+        counts = first_counts(self.bounds, self.places if moving else None)
+        planned = self.deployment.wanted if self.deployment is not None else {}
+        return counts | {role: count for role, count in planned.items() if role in counts}
 
     def _make_controller(self, store: Store) -> tuple[LoadWatch, Controller]:
         """The loop, with what earlier heads had learnt and last decided."""
         stored = dict(store.read("SELECT key, value FROM meta"))
         slo_s = {m.name: p95 for m in self.spec.models if (p95 := self.spec.slo_of(m).p95_s) is not None}
         known, watch = Known(self.spec, self.where.spec), LoadWatch(self.engine, slo_s)
-        config = policy_config(self.spec, self.bounds, known, slo_s)
+        config = policy_config(self.spec, self.bounds, known, slo_s, bundled=self.bundled)
         policy = Policy(config, known.seconds, memory_of(stored.get("policy", "")))
 
         async def save(key: str, value: str) -> None:
             await self._store.write(set_meta(key, value))
 
-        keeper = OneMachine(self.places)
+        made = self.deployment
+        keeper: NodeKeeper = OneMachine(self.places)
+        if made is not None:
+            keeper = RentedMachines(self.nodes, {wish.key: wish.offers for wish in made.wishes})
         controller = Controller(watch, policy, keeper, self.event, save, known.ask if known.request else None)
         roles, wanted = {bound.role for bound in self.bounds}, self.engine.roster.wanted
         controller.pins = {r: n for r, n in decode_counts(stored.get("wanted", "")).items() if r in roles}
@@ -364,11 +376,26 @@ def sources_of(spec: Spec, models: list[ModelInfo]) -> dict[Role, ModelSource]:
     return {Role(m.name, stage): spec.source(m, stage) for m in spec.models for stage in stages[m.name]}
 
 
+def hold_lease(where: state.ServicePaths) -> int | None:
+    """Become the one that launches and releases: a lock that goes with its process. None: another has it."""
+    lease = os.open(where.lease, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lease)
+        return None
+    return lease
+
+
 def main() -> None:
     """Entry point of the process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     where = state.ServicePaths(Path(sys.argv[1]))
     os.umask(0o077)
+    lease = hold_lease(where)
+    if lease is None:
+        log.error("another head of %s runs", where.name)
+        sys.exit(UnhealthyError.exit_code)
     use_fast_loop()
 
     async def serve() -> None:

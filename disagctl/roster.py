@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from planner.domain import Role
-from planner.run.fleet import UNKNOWN, NodeRoom, Seat, SlotPlan, by_worth, lay_out, slot_gpu
-from stages.protocol import AgentHello, WorkerVitals, WorkerWish
+from planner.run.fleet import UNKNOWN, NodeRoom, Seat, Shares, SlotPlan, by_worth, lay_out, slot_gpu
+from stages.protocol import AgentHello, Reached, WorkerVitals, WorkerWish
 
 HANG_S: Final = 60.0  # a worker whose I/O thread is silent for this long is no longer vouched for, alive or not
 GREET_S: Final = 120.0  # a process that has not said Hello for this long never will
@@ -58,8 +58,17 @@ class NodeState(msgspec.Struct):
     id: str
     host: str = ""
     gpus: tuple[int, ...] = ()
+    doorbell: str = ""
     heard_s: float = 0.0
+    said_s: float = -1e9  # when its silence was last told
     greeted: bool = False
+
+
+class Rented(msgspec.Struct, frozen=True):
+    """What a node was rented as: ``count`` GPUs of a type, or of one that stands in for it."""
+
+    accelerator: str
+    count: int
 
 
 def split_worker_id(worker: str) -> tuple[str, str]:
@@ -73,13 +82,16 @@ class Roster:
 
     def __init__(self, wanted: dict[Role, int]) -> None:
         self.wanted = dict(wanted)
-        self.shares: dict[tuple[Role, str], int] = {}  # of them, how many on GPUs of a type
         self.nodes: dict[str, NodeState] = {}
         self.workers: dict[str, WorkerState] = {}
         self.draining: dict[str, float] = {}  # worker → since when
         self.expected: set[str] = set()  # nodes an earlier head had, and that have not reported to this one
         self.plans: list[SlotPlan] = []
         self._roles: dict[tuple[str, str], Role] = {}  # of the plans, by node and slot
+        self.reach: dict[tuple[str, str], float | None] = {}  # (who knocked, at whom) → ms; None: no answer
+        self.shares: Shares = {}  # of those wanted, how many on GPUs of a type
+        self.rented: dict[str, Rented] = {}  # by node; none for ``infra: local``
+        self.leaving: set[str] = set()  # nodes that are to be given back: no slots there
         self._generations: dict[tuple[str, str], int] = {}  # of a node's slot
 
     # --- observations -----------------------------------------------------------------------------------------
@@ -88,8 +100,14 @@ class Roster:
         """An agent reports its node."""
         node = self.nodes.setdefault(hello.node, NodeState(hello.node))
         node.host, node.gpus, node.heard_s, node.greeted = hello.host, tuple(g.index for g in hello.gpus), now, True
+        node.doorbell = hello.doorbell
         self.expected.discard(hello.node)
         return node
+
+    def reached(self, node: str, answer: Reached) -> None:
+        """A node has knocked at another."""
+        if node in self.nodes and answer.node in self.nodes:
+            self.reach[node, answer.node] = answer.ms
 
     def vitals(self, node: str, vitals: WorkerVitals, now: float) -> WorkerState:
         """An agent reports a process that lives."""
@@ -111,6 +129,7 @@ class Roster:
     def node_lost(self, node: str) -> list[str]:
         """A node is gone: its workers' ids, forgotten."""
         self.nodes.pop(node, None)
+        self.reach = {pair: ms for pair, ms in self.reach.items() if node not in pair}
         self.expected.discard(node)
         gone = [w.id for w in self.workers.values() if w.node == node]
         for worker in gone:
@@ -137,7 +156,7 @@ class Roster:
         nodes = sorted(self.nodes.values(), key=lambda n: (len(n.id), n.id))  # whoever was first to say hello
         there = {(w.node, w.slot): self._seat(w, tasks) for w in self.workers.values() if not w.doomed}
         coming = [Seat(plan) for plan in self.plans if (plan.node, plan.slot) not in there]
-        rooms = [NodeRoom(n.id, n.gpus) for n in nodes if n.greeted]
+        rooms = [self._room(n) for n in nodes if n.greeted and n.id not in self.leaving]
         self.plans = lay_out(self.wanted, rooms, by_worth([*there.values(), *coming]), self.shares)
         self._roles = {(plan.node, plan.slot): plan.role for plan in self.plans}
         return self.plans
@@ -150,10 +169,29 @@ class Roster:
         """What the plan has in this worker's slot; None: nobody."""
         return self._roles.get((worker.node, worker.slot))
 
+    def _room(self, node: NodeState) -> NodeRoom:
+        """A node on which no driver shows the GPUs it was rented with has places for as many workers, on its CPU."""
+        rented = self.rented.get(node.id)
+        if rented is None:
+            return NodeRoom(node.id, node.gpus)
+        return NodeRoom(node.id, node.gpus or tuple(range(rented.count)), rented.accelerator)
+
+    def gpus_in_words(self, node: str) -> str:
+        """What it computes on."""
+        gpus, rented = self.nodes[node].gpus, self.rented.get(node)
+        if gpus:
+            return f"{len(gpus)} GPU(s)"
+        return f"no NVIDIA device: its CPU stands in for {rented.accelerator}:{rented.count}" if rented else "no GPU"
+
+    def device(self, plan: SlotPlan) -> int | None:
+        """The GPU that the planned worker computes on; None: the CPU."""
+        node = self.nodes.get(plan.node)
+        return plan.gpu if node is not None and plan.gpu in node.gpus else None
+
     def wishes(self, node: str) -> tuple[WorkerWish, ...]:
         """The complete list for a node: what is planned, and what is still draining."""
         planned = [p for p in self.plans if p.node == node]
-        out = [WorkerWish(p.slot, p.gpu, self._generations.get((node, p.slot), 0)) for p in planned]
+        out = [WorkerWish(p.slot, self.device(p), self._generations.get((node, p.slot), 0)) for p in planned]
         names = {p.slot for p in planned}
         draining = (w for w in self.workers.values() if w.node == node and w.id in self.draining)
         out += [

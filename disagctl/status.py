@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from disagctl import __version__, clock
+from disagctl.distances import expected_routes
 from disagctl.engine import Engine
 from disagctl.load_watch import mean
 from disagctl.roster import WorkerState
@@ -21,7 +24,7 @@ from disagctl.views import (
     StatusView,
     WorkerView,
 )
-from planner.domain import Role
+from planner.domain import Offer, Role
 from planner.run.fleet import UNKNOWN
 from planner.run.ledger import Ledger
 
@@ -41,11 +44,11 @@ def status_view(head: "Head") -> StatusView:
         state=_state(head, stages),
         endpoint=head.endpoint,
         head=HeadView(os.getpid(), socket.gethostname(), __version__, head.started_at),
-        usd_per_hour=sum(n.usd_per_hour for n in head.nodes.open),
-        usd_total=0.0,
+        usd_per_hour=head.nodes.book.usd_per_hour(),
+        usd_total=head.nodes.book.usd_total(clock.wall_s()),
         budget=head.budget,
         stages=stages,
-        nodes=[_node(row, clock.wall_s()) for row in head.nodes.open],
+        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.open],
         workers=[worker_view(head.engine.ledger, w) for w in head.engine.roster.workers.values()],
         routes=_routes(head),
         requests=_counts(head, stages),
@@ -53,6 +56,7 @@ def status_view(head: "Head") -> StatusView:
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
         loop=head.controller.view(),
+        troubles=list(head.nodes.failures.values()),
     )
 
 
@@ -147,36 +151,38 @@ def _served(stage: StageView, switching: int) -> bool:
     return stage.ready + switching >= stage.desired and (stage.ready > 0 or not stage.desired)
 
 
-def _node(row: NodeRow, now: float) -> NodeView:
-    return NodeView(row.id, row.provider, row.offer, row.state, now - row.created_at, row.usd_per_hour)
+def node_view(row: NodeRow, now: float) -> NodeView:
+    """One machine; ``now``: wall clock."""
+    offers = msgspec.json.decode(row.offers, type=list[Offer])
+    return NodeView(
+        row.id, row.provider, row.offer, row.state, now - row.created_at,
+        row.usd_per_hour if row.billed_from is not None else 0.0, row.usd(now), row.offer.endswith(" spot"),
+        offers[0].accelerator if offers else "", row.wish, row.provider_id, row.why,
+    )  # fmt: skip
 
 
 def _routes(head: "Head") -> list[RouteView]:
-    """A row a pair of workers that tensors went between; before any did, one a pair of stages with what is to be expected."""
+    """A row a pair of workers that tensors went between; before any did, one a pair of stages with what is to be expected.
+
+    Nodes that cannot reach each other are told in any case.
+    """
     known, notes = head.engine.routes, head.engine.routes.notes
     rows = [
         RouteView(source, target, via.transport, "set in the spec" if via.transport == head.transport else via.why)
         for (source, target), via in known.used_pairs.items()
     ]
-    if not rows:
-        transport, why = _expected(head)
-        pairs = [(m.name, a, b) for m in head.models() for a, b in zip(m.card.stages, m.card.stages[1:], strict=False)]
-        rows = [RouteView(f"{m}.{a}", f"{m}.{b}", transport, why) for m, a, b in pairs]
+    pairs = [
+        (Role(m.name, a), Role(m.name, b))
+        for m in head.models()
+        for a, b in zip(m.card.stages, m.card.stages[1:], strict=False)
+    ]
+    expected = expected_routes(head.engine.roster, pairs, head.transport)
+    rows += [row for row in expected if not known.used_pairs or row.transport == "unreachable"]
     if notes:
         for row in rows:
             note = notes.get(row.target.partition(".")[0]) or next(iter(notes.values()))
             row.why = f"{row.why}; {note}"
     return rows
-
-
-def _expected(head: "Head") -> tuple[str, str]:
-    mode = head.transport
-    if mode != "auto":
-        return mode, "set in the spec"
-    if len({n.host for n in head.engine.roster.nodes.values()}) <= 1:
-        return "shm", "same host; up to 32 KiB inline"
-    trusted = head.spec.transport.trusted_networks
-    return "zmq", "different hosts; Mooncake where it is faster" if trusted else "different hosts; encrypted"
 
 
 def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:

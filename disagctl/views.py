@@ -77,6 +77,26 @@ class NodeView(msgspec.Struct):
     state: str
     age_s: float
     usd_per_hour: float = 0.0
+    usd: float = 0.0  # spent on it so far
+    spot: bool = False
+    accelerator: str = ""  # what its workers count as: another type may stand in for it
+    wish: str = ""
+    provider_id: str = ""
+    why: str = ""
+
+
+class TroubleView(msgspec.Struct):
+    """Machines that could not be had. kind: no_capacity | impossible | credentials | quota | over_budget | error.
+
+    ``tried``: every place that was asked, with its answer.
+    """
+
+    wish: str
+    kind: str
+    why: str
+    tried: list[str]
+    failures: int
+    given_up: bool
 
 
 class WorkerView(msgspec.Struct):
@@ -146,6 +166,7 @@ class StatusView(msgspec.Struct):
     requests_per_min: float | None = None  # succeeded over the last minute
     p95_s: float | None = None
     loop: LoopView | None = None
+    troubles: list[TroubleView] = msgspec.field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
 

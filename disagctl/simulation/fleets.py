@@ -10,7 +10,7 @@ from planner.domain import Offer, Role
 from planner.plan import Infeasible, Plan, PlanRequest
 from planner.plan.market import in_infra
 from planner.run.fleet import NodeWish
-from planner.run.fleetplan import key_of
+from planner.run.rent import key_of
 from planner.sim.scenario import Seconds, Trace
 
 Solve = Callable[[PlanRequest], Plan | Infeasible]

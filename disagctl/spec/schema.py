@@ -207,6 +207,12 @@ class Api(_Section):
     max_queued: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
 
 
+class Network(_Section):
+    """``advertise``: the address of this machine that the nodes reach it by; ``auto``: that of its default route."""
+
+    advertise: str = "auto"
+
+
 class Lifetime(_Section):
     """When the service ends by itself."""
 
@@ -236,6 +242,7 @@ class Spec(_Section):
     profiles: str | None = None
     secrets: list[str] = field(default_factory=list)
     api: Api = field(default_factory=Api)
+    network: Network = field(default_factory=Network)
     lifetime: Lifetime = field(default_factory=Lifetime)
 
     def wish(self, model: str, stage: str) -> StageWish:

@@ -17,6 +17,9 @@ UNKNOWN: Final = Role("", "")  # of a worker that has not said what it has loade
 _SLOT: Final = re.compile(r"gpu(\d+)(?:-\d+)?")
 
 
+Shares = Mapping[tuple[Role, str], int]  # workers of a role on GPUs of a type
+
+
 class NodeWish(msgspec.Struct, frozen=True):
     """``count`` nodes of one kind. ``key`` names the wish and stays the same while its count changes.
 
@@ -75,7 +78,7 @@ def lay_out(
     wanted: Mapping[Role, int],
     nodes: Sequence[NodeRoom],
     before: Sequence[SlotPlan] = (),
-    shares: Mapping[tuple[Role, str], int] | None = None,
+    shares: Shares | None = None,
 ) -> list[SlotPlan]:
     """Place ``wanted[role]`` workers per role. One worker a GPU while there are enough of them, else they share evenly.
 

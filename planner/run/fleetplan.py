@@ -7,12 +7,13 @@ the whole patience fits less. What to rent is the planner's answer to a Solve. N
 from collections import deque
 from typing import Final
 
-from planner.domain import Offer, RequestClass, Workload
+from planner.domain import RequestClass, Workload
 from planner.plan.result import Plan
 from planner.run.config import PolicyConfig
 from planner.run.decisions import Decision, Reason, Solve, WishNodes
 from planner.run.fleet import NodeWish
 from planner.run.observe import NodeCount, Observation, Planned
+from planner.run.rent import key_of
 
 ENOUGH: Final = 1.05  # cover below which what is there does not do
 SPARE: Final = 0.7  # share of the load now planned for that makes asking again worth while
@@ -103,9 +104,3 @@ class NodePlanner:
         if {w.key: w.count for w in target} == {one.key: one.wished for one in nodes if one.wished}:
             return []
         return [WishNodes(target, Reason("load", "the nodes that replace them are up"))]
-
-
-def key_of(offer: Offer) -> str:
-    """A wish's name: what is rented, wherever its price goes."""
-    spot = "/spot" if offer.spot else ""
-    return f"{offer.cloud}/{offer.region}/{offer.instance_type}/{offer.accelerator}:{offer.count}{spot}"

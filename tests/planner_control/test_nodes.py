@@ -7,8 +7,9 @@ from planner.plan.result import Infeasible, Plan, SolverReport
 from planner.plan.result import NodeCount as PlannedNodes
 from planner.run.config import PolicyConfig, RoleBounds
 from planner.run.decisions import Decision, Solve, WishNodes
-from planner.run.fleetplan import NodePlanner, key_of
+from planner.run.fleetplan import NodePlanner
 from planner.run.observe import NodeCount, Observation, Planned
+from planner.run.rent import key_of
 from tests.planner_control.lab import FOUR, ROLES
 
 SMALL = Offer("c", "r", "small", "H100", 1, False, 4.0)
