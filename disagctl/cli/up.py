@@ -1,7 +1,7 @@
 """disagctl up: make the service be as the spec says."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,7 +47,8 @@ def up(  # noqa: PLR0913, PLR0917  # one parameter an option
     except ValueError as err:
         raise UsageError(f"--timeout cannot be {timeout!r}", why=str(err)) from err
     wish = load(spec, infra, budget)
-    deployment, planned = None, {}
+    deployment: Deployment | None = None
+    planned: dict[str, Any] = {}
     if wish.infra != LOCAL:
         lifecycle.check(wish)
         deployment, planned = rent(wish, spec, plan)
