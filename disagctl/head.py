@@ -35,7 +35,7 @@ from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
 from disagctl.provision.choose import provisioner_of
-from disagctl.rented import bracketed, load_deployment, recipe, shares_of
+from disagctl.rented import bracketed, load_deployment, recipe, relay_prefix, shares_of
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
 from disagctl.settings import use_fast_loop
@@ -349,11 +349,6 @@ class Head(FrontDesk):
         wanted.update(controller.pins)
         self.engine.watcher = watch
         return watch, controller
-
-
-def relay_prefix(spec: Spec) -> str:
-    """Where in the store this service's objects are; empty without a store."""
-    return f"{spec.transport.relay.rstrip('/')}/disagctl/{spec.name}" if spec.transport.relay else ""
 
 
 def tls_of(spec: Spec) -> ssl.SSLContext | None:

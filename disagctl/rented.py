@@ -57,6 +57,10 @@ def recipe(where: ServicePaths, record: ServiceRecord, spec: Spec, pair: KeyPair
         transport=spec.transport.mode,
         pipeline=spec.pipeline.mode,
         prefetch=spec.pipeline.prefetch,
+        trusted=tuple(spec.transport.trusted_networks),
+        mooncake=spec.transport.mooncake,
+        relay=relay_prefix(spec),
+        encoder_cache=spec.pipeline.encoder_cache,
     )
     return Recipe(
         template,
@@ -70,6 +74,11 @@ def recipe(where: ServicePaths, record: ServiceRecord, spec: Spec, pair: KeyPair
         spec.budget.max_usd_per_hour,
         spec.budget.max_usd_total,
     )
+
+
+def relay_prefix(spec: Spec) -> str:
+    """Where in the store this service's objects are; empty without a store."""
+    return f"{spec.transport.relay.rstrip('/')}/disagctl/{spec.name}" if spec.transport.relay else ""
 
 
 def bracketed(host: str) -> str:
