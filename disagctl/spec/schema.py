@@ -135,7 +135,7 @@ class StageWish(_Section):
 class Placement(_Section):
     """Where stages may be, and how much may hang on machines that can be taken away.
 
-    ``max_spot_share``: of all rented GPUs, on spot. ``max_pool_share``: of all spend, on one spot pool (cloud, region, GPU).
+    ``max_spot_share``: of all GPUs in use, on spot. ``max_pool_share``: of all spend, on one spot pool (cloud, region, GPU).
     ``egress_usd_per_gib``: by cloud, instead of the shipped prices.
     """
 
