@@ -68,7 +68,7 @@ def test_a_secret_is_only_ever_a_value() -> None:
     ("error", "failure", "tried"),
     [
         (ResourcesUnavailableError("none", Exception("\x1b[33mzone a:\x1b[0m no\nx"), Exception("b")), "no_capacity", 2),
-        (ResourcesUnavailableError("no place has it"), "impossible", 0),
+        (ResourcesUnavailableError("no place has it. Run 'sky check' to check the enabled clouds"), "impossible", 0),
         (ResourcesUnavailableError("none", Exception("VcpuLimitExceeded: your quota is 0")), "quota", 1),
         (ResourcesUnavailableError("none", Exception("quota"), Exception("no capacity")), "no_capacity", 2),
         (ResourcesUnavailableError("Task requires aws which is not enabled. Run sky check"), "credentials", 0),

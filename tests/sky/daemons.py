@@ -25,6 +25,9 @@ def as_host(name: str, hosts: Path, command: list[str]) -> list[str]:
     return ["unshare", *flags, "sh", "-c", HOST, "sh", name, str(hosts), *command]
 
 
+STARTED: list["subprocess.Popen[bytes]"] = []  # kept, because one that is forgotten while it runs is a warning
+
+
 class Daemons:
     """Records below ``folder``: name.json with pid and start time, name.log with what it said."""
 
@@ -59,6 +62,7 @@ class Daemons:
             )
         finally:
             os.close(log_fd)
+        STARTED.append(child)
         record = {"pid": child.pid, "created": psutil.Process(child.pid).create_time()}
         (self.folder / f"{name}.json").write_text(json.dumps(record))
 

@@ -79,7 +79,7 @@ class Slurm:
         sshd = [shutil.which("sshd", path=SYSTEM_PATH) or "sshd", "-D", "-e", "-f", str(self.base / "ssh/sshd_config")]
         self.daemons.start("login", as_host("login", self.base / "etc/hosts", sshd), self._environment)
         self._client()
-        wait_for("every node takes jobs", lambda: set(self.idle()) >= set(self.nodes), 60)
+        self.mend()
 
     def down(self) -> None:
         """Take everything away again: jobs, daemons, files, the user."""
@@ -92,8 +92,9 @@ class Slurm:
                 if process.info["uids"] and process.info["uids"].real == uid:
                     process.kill()
             for path in Path("/tmp").iterdir():  # SkyPilot's runtime and uv's cache of each cluster
-                if path.lstat().st_uid == uid:
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+                with contextlib.suppress(FileNotFoundError):  # others come and go there
+                    if path.lstat().st_uid == uid:
+                        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
             subprocess.run(["userdel", USER], capture_output=True, check=False)
         shutil.rmtree(self.base, ignore_errors=True)
         self.site.tidy()

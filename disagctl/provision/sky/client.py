@@ -94,7 +94,7 @@ def _sky() -> Any:
     speaker = logging.getLogger("sky")
     speaker.setLevel(logging.WARNING)
     for handler in speaker.handlers:
-        if isinstance(handler, logging.StreamHandler):
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
             handler.setStream(sys.stderr)  # standard output is for data
     return sky
 

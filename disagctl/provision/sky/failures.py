@@ -13,9 +13,7 @@ _CREDENTIALS: Final = frozenset(
      "ApiServerAuthenticationError", "PermissionDeniedError", "NoWorkspaceAccessError"}
 )  # fmt: skip
 _QUOTA: Final = re.compile(r"quota|limit ?exceeded|vcpulimit|InstanceLimit", re.IGNORECASE)
-_ACCESS: Final = re.compile(
-    r"no access to|not enabled|credentials? (?:are|is) (?:not|invalid)|sky check", re.IGNORECASE
-)
+_ACCESS: Final = re.compile(r"no access to|not enabled|credentials? (?:are|is) (?:not|invalid)", re.IGNORECASE)
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 LINE_CHARS: Final = 300
 TRIED: Final = 32
