@@ -5,22 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from disagctl.errors import DisagctlError
-from disagctl.planning import solver_process
 from disagctl.planning.demand import demand
 from disagctl.planning.files import Lines
-from disagctl.planning.protocol import Job
 from disagctl.service import ModelInfo
 from disagctl.spec import Spec
 from disagctl.spec.infra import LOCAL
 from disagctl.spec.schema import SYNTHETIC
 from planner.domain import Role, Shape, Workload
-from planner.facts.perf import Book
-from planner.plan import PlanRequest
 from planner.run.config import PolicyConfig, RoleBounds
-from planner.run.observe import Planned
 from stages.models.synthetic import StageOptions, parse
 
 log = logging.getLogger(__name__)
@@ -72,53 +65,27 @@ class Known:
     def __init__(self, spec: Spec, path: Path) -> None:
         self.workload: Workload | None = None
         self._declared = {e.name: parse(spec.source(e).options) for e in spec.models if e.id == SYNTHETIC}
-        self._book: Book | None = None
-        self.request: PlanRequest | None = None  # what the planner was asked, to ask it again
         try:
             if len(self._declared) == len(spec.models):
                 self.workload = demand(spec, dict.fromkeys(self._declared), Lines(path))
-            if spec.infra != [LOCAL]:
-                self._gather(spec, path)
         except (DisagctlError, OSError) as err:
             log.warning("the control loop begins without profiles: %s", err)
-
-    def _gather(self, spec: Spec, path: Path) -> None:
-        from disagctl.planning.gather import gather  # reads catalogs and configs: not for a service that rents nothing
-
-        self.request = gather(spec, path).request
-        self.workload = self.request.workload
-        self._book = Book(self.request.profiles, self.request.facts, self.request.gpus)
 
     def seconds(self, role: Role, accelerator: str, shape: Shape) -> float | None:
         """Of one request, by the profiles; None: nothing is known."""
         options = self._declared.get(role.model, {}).get(role.stage)
         if options is not None:
             return declared_s(options, shape)
-        found = self._book.predict(role.model, role.stage, accelerator, shape) if self._book else None
-        return found.seconds if found else None
+        return None
 
     def load_s(self, roles: tuple[RoleBounds, ...]) -> dict[Role, float]:
         """Expected seconds to load, of the roles of which it is known."""
         loads = {}
         for role in (bound.role for bound in roles):
             options = self._declared.get(role.model, {}).get(role.stage)
-            found = options.load_s if options else self._book_load_s(role)
-            if found is not None:
-                loads[role] = found
+            if options:
+                loads[role] = options.load_s
         return loads
-
-    def _book_load_s(self, role: Role) -> float | None:
-        if self._book is None or self.request is None:
-            return None
-        shapes = [one.shape for one in self.request.workload.classes if one.model == role.model][:1]
-        made = [self._book.predict(role.model, role.stage, gpu, shape) for gpu in self._book.gpus for shape in shapes]
-        return max((one.load_s for one in made if one is not None and one.load_s is not None), default=None)
-
-    def ask(self, question: int, workload: Workload) -> Planned:
-        """The planner's answer for another load. Blocks. Raises DisagctlError."""
-        assert self.request is not None  # noqa: S101  # asked only where nodes can be rented
-        request = msgspec.structs.replace(self.request, workload=workload)
-        return Planned(question, solver_process.solve(Job(request, SOLVE_LIMIT_S, alternatives=False)).plan)
 
 
 def declared_s(options: StageOptions, shape: Shape) -> float:
@@ -126,19 +93,18 @@ def declared_s(options: StageOptions, shape: Shape) -> float:
     return options.seconds if options.seconds_per_step is None else options.seconds_per_step * shape.steps
 
 
-def policy_config(
-    spec: Spec, bounds: tuple[RoleBounds, ...], known: Known, slo_s: Mapping[str, float], *, bundled: bool = False
-) -> PolicyConfig:
-    """The policy's configuration. ``bundled``: stages share GPUs, and a policy gives each worker one: counts stay."""
-    rents = spec.infra != [LOCAL]
+def policy_config(spec: Spec, bounds: tuple[RoleBounds, ...], known: Known, slo_s: Mapping[str, float]) -> PolicyConfig:
+    """The policy's configuration.
+
+    On rented nodes counts stay the plan's: the policy does not know yet which stage fits on which of their GPUs.
+    """
     return PolicyConfig(
         roles=bounds,
-        mode="static" if bundled else spec.policy.scaling,
+        mode=spec.policy.scaling if spec.infra == [LOCAL] else "static",
         slo_p95_s=dict(slo_s),
         load_s=known.load_s(bounds),
         launch_s=LAUNCH_S,
         interval_s=spec.policy.interval_s,
-        elastic=rents and known.request is not None,
         max_usd_per_hour=spec.budget.max_usd_per_hour,
         max_usd_total=spec.budget.max_usd_total,
         workload=known.workload,

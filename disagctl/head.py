@@ -19,7 +19,7 @@ import psutil
 from disagctl import clock, keys, precheck, state
 from disagctl.artifacts import ArtifactStore
 from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
-from disagctl.controller import Controller, NodeKeeper, OneMachine, decode_counts, encode_counts, memory_of
+from disagctl.controller import Controller, OneMachine, decode_counts, encode_counts, memory_of
 from disagctl.desk import FrontDesk
 from disagctl.engine import Engine
 from disagctl.errors import UnhealthyError
@@ -29,7 +29,6 @@ from disagctl.gateway.app import public_app
 from disagctl.gateway.server import HttpServer
 from disagctl.gateway.sockets import bind_tcp, bind_unix
 from disagctl.hub import EnrolDesk, Hub
-from disagctl.keeper import RentedMachines
 from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
@@ -314,11 +313,6 @@ class Head(FrontDesk):
         provisioner = provisioner_of(self.where, self.record, torch=torch)
         return Nodes(store, self.engine, self.events_log, provisioner, made_with, self.hub, self.data, endpoints)
 
-    @property
-    def bundled(self) -> bool:
-        """Whether stages share GPUs by the plan."""
-        return self.deployment is not None and any("+" in row.stage for row in self.deployment.plan.rows)
-
     def _first_counts(self) -> dict[Role, int]:
         """Workers of each role before anything was decided: the plan's, else the spec's."""
         moving = self.spec.policy.scaling != "static"
@@ -331,17 +325,14 @@ class Head(FrontDesk):
         stored = dict(store.read("SELECT key, value FROM meta"))
         slo_s = {m.name: p95 for m in self.spec.models if (p95 := self.spec.slo_of(m).p95_s) is not None}
         known, watch = Known(self.spec, self.where.spec), LoadWatch(self.engine, slo_s)
-        config = policy_config(self.spec, self.bounds, known, slo_s, bundled=self.bundled)
+        config = policy_config(self.spec, self.bounds, known, slo_s)
         policy = Policy(config, known.seconds, memory_of(stored.get("policy", "")))
 
         async def save(key: str, value: str) -> None:
             await self._store.write(set_meta(key, value))
 
-        made = self.deployment
-        keeper: NodeKeeper = OneMachine(self.places)
-        if made is not None:
-            keeper = RentedMachines(self.nodes, {wish.key: wish.offers for wish in made.wishes})
-        controller = Controller(watch, policy, keeper, self.event, save, known.ask if known.request else None)
+        keeper = OneMachine(self.places)
+        controller = Controller(watch, policy, keeper, self.event, save)
         roles, wanted = {bound.role for bound in self.bounds}, self.engine.roster.wanted
         controller.pins = {r: n for r, n in decode_counts(stored.get("wanted", "")).items() if r in roles}
         decided = {} if config.mode == "static" else decode_counts(stored.get("counts", ""))

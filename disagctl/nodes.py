@@ -81,11 +81,6 @@ class Nodes:
         """How often a machine has to be listed gone: one time where the list cannot lag."""
         return decide.CONFIRMATIONS if self._provisioner.lag_s else 1
 
-    def reported(self, node: str) -> bool:
-        """Whether its agent has said what it has."""
-        known = self._engine.roster.nodes.get(node)
-        return known is not None and known.greeted
-
     async def wish(self, wishes: Sequence[NodeWish], why: str) -> None:
         """From now on these machines, and no others. Whatever was given up is tried again. Raises StoreFull."""
         wished = Wished(self._recipe.plan, tuple(wishes))

@@ -126,7 +126,7 @@ def _affordable(path: Path, saved: SavedPlan, live: SavedPlan, budget: float | N
         raise OverBudgetError(
             f"{path} costs ${live.usd_per_hour:.2f}/h now",
             why=f"it said ${saved.usd_per_hour:.2f}/h, and prices rose by more than {RISE:.0%}",
-            next="plan it again", code="prices_rose",
+            next="plan it again", code="price_rose",
         )  # fmt: skip
     if budget is not None and live.usd_per_hour > budget:
         raise OverBudgetError(

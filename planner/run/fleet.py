@@ -5,7 +5,7 @@ shares it, ``cpu3``), so that the process may change its role and keep its name.
 """
 
 import re
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -17,6 +17,7 @@ UNKNOWN: Final = Role("", "")  # of a worker that has not said what it has loade
 _SLOT: Final = re.compile(r"gpu(\d+)(?:-\d+)?")
 
 
+Place = tuple[str, int | None]
 Shares = Mapping[tuple[Role, str], int]  # workers of a role on GPUs of a type
 
 
@@ -89,7 +90,7 @@ def lay_out(
     """
     shares = shares or {}
     demands = _demands(wanted, shares)
-    table = _Table(nodes, len(demands), before)
+    table = _Table(nodes, [kind for _, kind in demands], before)
     if not table.load:
         return []
     anywhere = [role for role, kind in demands if kind is None]
@@ -107,16 +108,16 @@ def lay_out(
 class _Table:
     """Seats in rooms (a GPU, or a node without) while they are given out."""
 
-    def __init__(self, nodes: Sequence[NodeRoom], workers: int, before: Sequence[SlotPlan]) -> None:
+    def __init__(self, nodes: Sequence[NodeRoom], kinds: Sequence[str | None], before: Sequence[SlotPlan]) -> None:
         self.kind = {(n.node, gpu): n.accelerator for n in nodes for gpu in n.gpus or (None,)}
         self.load = dict.fromkeys(self.kind, 0)  # seats, given out or not
-        self.most = -(-workers // len(self.kind)) if self.kind else 0
+        self.most = _most(self.kind, kinds)
         self.given: dict[tuple[str, str], SlotPlan] = {}
         self.free: dict[tuple[str, str], SlotPlan] = {}  # that are there and not given out, the most worth first
         self.had: dict[tuple[Role, str | None], deque[SlotPlan]] = defaultdict(deque)  # by role, also by type of GPU
         for seat in before:
             room, key = (seat.node, seat.gpu), (seat.node, seat.slot)
-            if self.load.get(room, self.most) < self.most and key not in self.free:
+            if room in self.load and self.load[room] < self.most[self.kind[room]] and key not in self.free:
                 self.load[room] += 1
                 self.free[key] = seat
                 self.had[seat.role, None].append(seat)
@@ -154,10 +155,16 @@ class _Table:
 
     def fill(self, role: Role, kind: str | None = None) -> bool:
         """Start a worker in the least loaded room. False: none of that type has a place."""
-        rooms = [room for room in self.load if kind in (None, self.kind[room]) and self.load[room] < self.most]
+        fit = (room for room in self.load if kind in (None, self.kind[room]))
+        rooms = [room for room in fit if self.load[room] < self.most[self.kind[room]]]
         if not rooms:
             return False
-        node, gpu = min(rooms, key=lambda room: self.load[room])
+        same = Counter(
+            (seat.node, seat.gpu) for seat in (*self.given.values(), *self.free.values()) if seat.role == role
+        )
+        node, gpu = min(
+            rooms, key=lambda room: (self.load[room], same[room])
+        )  # a bundle is one of each, not two of a kind
         first = "cpu" if gpu is None else f"gpu{gpu}"
         slots = (f"cpu{n}" if gpu is None else first if n == 0 else f"{first}-{n}" for n in range(len(self.names) + 1))
         slot = next(slot for slot in slots if (node, slot) not in self.names)
@@ -175,6 +182,13 @@ class _Table:
         key = (seat.node, seat.slot)
         self.free.pop(key, None)
         self.given[key] = SlotPlan(seat.node, seat.slot, role, seat.gpu)
+
+
+def _most(rooms: Mapping[Place, str], kinds: Sequence[str | None]) -> dict[str, int]:
+    """Seats in a room of each type when the workers are spread evenly, those that ask for a type over its rooms."""
+    places, asked = Counter(rooms.values()), Counter(kinds)
+    even = -(-len(kinds) // len(rooms)) if rooms and asked[None] else 0
+    return {kind: max(even, -(-asked[kind] // count)) for kind, count in places.items()}
 
 
 def _demands(wanted: Mapping[Role, int], shares: Mapping[tuple[Role, str], int]) -> list[tuple[Role, str | None]]:

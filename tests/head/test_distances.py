@@ -12,8 +12,8 @@ def roster() -> Roster:
     made = Roster({ENCODE: 1, DENOISE: 3})
     for node, host in (("n1", "a"), ("n2", "a"), ("n3", "b"), ("n4", "c")):
         made.node_hello(AgentHello(1, node, host, 1, 1, 1), 0.0)
-        slot = "m.encode.0" if node == "n1" else "m.denoise.0"
-        made.vitals(node, WorkerVitals(f"{node}.{slot}.1", slot, 1, "running"), 0.0)
+        worker = made.vitals(node, WorkerVitals(f"{node}.cpu0.1", "cpu0", 1, "running"), 0.0)
+        worker.role = ENCODE if node == "n1" else DENOISE
     return made
 
 

@@ -167,7 +167,11 @@ def test_all_are_placed_no_place_has_more_than_its_share_and_as_few_as_possible_
         assert len({(plan.node, plan.slot) for plan in after}) == len(after)
         assert all(slot_gpu(plan.slot) == plan.gpu for plan in after)
         load = Counter((plan.node, plan.gpu) for plan in after)
-        assert max(load.values(), default=0) <= -(-sum(wanted.values()) // sum(max(1, count) for count in gpus))
+        even = -(-sum(wanted.values()) // sum(max(1, count) for count in gpus))
+        asked = Counter({kind: sum(n for (_, of), n in by_type.items() if of == kind) for kind in "abc"})
+        for (node, _), workers in load.items():
+            own = "abc"[int(node[1:])]  # a type that many ask for holds them all, spread evenly over its own
+            assert workers <= max(even, -(-asked[own] // max(1, gpus[int(node[1:])])))
     if sum(wanted.values()) >= sum(counts):
         stay = sum(min(wanted[role], count) for role, count in zip(some, counts, strict=True))
         assert len(roles(before).items() & roles(lay_out(wanted, nodes, before)).items()) == stay
