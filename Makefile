@@ -9,6 +9,7 @@ BIN    := .venv/bin
 WORKER := .venv/.stamp-worker
 DEV    := .venv/.stamp-dev
 RAY    := .venv-ray/.stamp
+SKY    := .venv/.stamp-sky
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input --progress-bar off -c constraints.txt
 
 export PYTHONUNBUFFERED := 1
@@ -17,7 +18,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv venv-dev quickstart test test-families bench soak tiny-models lint format clean distclean
+.PHONY: help venv venv-dev quickstart test test-sky test-families bench paper-trace soak tiny-models lint format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,13 +27,19 @@ quickstart: $(WORKER) ## serve a small model as three stages on this machine, an
 	@$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: $(DEV) ## the tests, all but the slow ones
-	@$(BIN)/python -m pytest -q -m 'not families and not slow' -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -m 'not families and not slow and not sky and not sky_ec2' -n $(JOBS) --dist loadfile $(ARGS)
+
+test-sky: $(SKY) ## SkyPilot for real, on a Slurm and an EC2 brought up on this machine (root; ARGS='-m sky': the Slurm only)
+	@$(BIN)/python -m pytest -q -m 'sky or sky_ec2' tests/sky $(ARGS)
 
 test-families: $(DEV) ## every model family, bit for bit, as stages and in one process
 	@$(BIN)/python -m pytest -q -m families $(ARGS)
 
 bench: $(DEV) $(RAY) ## the benchmarks, one JSON object a line, and docs/benchmarks.md (ARGS='--long', ARGS='--only cache')
 	@$(BIN)/python -m bench --write docs/benchmarks.md $(ARGS)
+
+paper-trace: $(DEV) ## the control loop on DisagFusion's trace, real processes against the simulator (five minutes)
+	@$(BIN)/python -m bench.paper_trace $(ARGS)
 
 soak: $(DEV) ## real processes under load while things are killed at random (ten minutes; ARGS='--minutes 60 --seed 7')
 	@$(BIN)/python -m tests.soak $(ARGS)
@@ -61,7 +68,7 @@ clean: ## remove caches, build artefacts and outputs (.venv stays)
 distclean: clean ## clean, and remove .venv and .venv-ray
 	@rm -rf .venv .venv-ray
 
-test test-families: export OMP_NUM_THREADS ?= 1
+test test-sky test-families: export OMP_NUM_THREADS ?= 1
 
 # --- .venv ------------------------------------------------------------------------------------------------------
 # The stamps are newer than what they were made from; as long as they are, no pip runs.
@@ -84,6 +91,11 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing disagctl, a CPU worker and the development tools into .venv (about a minute the first time) ..." >&2
 	@$(PIP) -e '.[worker-cpu,dev]'
 	@touch $(WORKER) $@
+
+$(SKY): $(DEV)
+	@echo "installing SkyPilot into .venv (about a minute the first time) ..." >&2
+	@$(PIP) -e '.[sky-test]'
+	@touch $@
 
 # The peer of the benchmarks, in an environment of its own: it pins what we do not. Without it they run all the same.
 $(RAY): | $(BIN)/python

@@ -19,6 +19,7 @@ from disagctl.engine import Engine
 from disagctl.events import EventLog
 from disagctl.jobs import JobBook, LiveJob, item_id, job_of, new_job_id
 from disagctl.service import Content, IdempotencyConflict, ModelInfo, NewJob, QueueFull, Stopping, StorageFull
+from disagctl.shapes import shape_of
 from disagctl.store import Store, StoreFull, delete_job, finish_item, insert_items, mark_fetched
 from disagctl.store.rows import ItemRow, signed
 from disagctl.views import JobView
@@ -82,7 +83,9 @@ class FrontDesk:
         live = self.book.add(rows)
         self.counts["accepted"] += len(rows)
         for row in rows:
-            self._ledger.submit(self._request(row))
+            request = self._request(row)
+            self._engine.watcher.arrived(request, request.submitted_s)
+            self._ledger.submit(request)
         self._engine.act()
         return self.book.view(live)
 
@@ -223,7 +226,7 @@ class FrontDesk:
         deadline_s = None if row.deadline_s is None else now + row.deadline_s - age_s
         return Request(
             row.id, row.model, info.card.stages, payload, 0, now,
-            input=offer, priority=row.priority, deadline_s=deadline_s,
+            input=offer, shape=shape_of(row.params, info.card), priority=row.priority, deadline_s=deadline_s,
         )  # fmt: skip
 
     async def _earlier(self, new_id: str, job: NewJob, job_id: str, fingerprint: str) -> JobView:
@@ -282,6 +285,7 @@ class FrontDesk:
         now, request = self._engine.clock(), self._ledger.requests.get(item)
         if request is not None:
             self.latencies_s.append(now - request.submitted_s)
+            self._engine.watcher.finished(request, now - request.submitted_s, now)
         self._ledger.published(item)
         self.finished_at.append(now)
         self._ended(ending)

@@ -5,19 +5,24 @@ This is the interpreter of :mod:`planner.run.effects` for the real world. It dec
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
 from disagctl.routes import Routes
+from disagctl.watcher import Watcher
 from planner.domain import Role, TaskRef
 from planner.run import effects as fx
+from planner.run.book import Request
 from planner.run.ledger import Ledger
 from stages import protocol as wire
 
 log = logging.getLogger(__name__)
 
 ROLE_RETRY_S: Final = 10.0
+RECENT: Final = 512  # durations remembered of a role
+SILENCE_AGAIN_S: Final = 60.0
 MAX_TOLD: Final = 10_000  # outputs that a peer may name ahead of its Hello
 
 
@@ -64,7 +69,8 @@ class Engine:
         self.peer_keys: tuple[str, ...] = ()
         self.sender: Sender
         self.desk: Desk
-        self.durations: dict[Role, list[float]] = {}
+        self.watcher = Watcher()
+        self.durations: dict[Role, deque[float]] = {}
         self.routes = Routes(roster)
         self.remembered: dict[Role, list[int]] = {}  # tasks whose result was computed, and remembered
         self._holding: dict[str, dict[TaskRef, wire.HeldOutput]] = {}  # told before the Hello that they belong to
@@ -95,6 +101,8 @@ class Engine:
         for message in messages:
             if isinstance(message, wire.AgentHello | wire.AgentBeat):
                 self._agent(peer, message, now)
+            elif isinstance(message, wire.Reached):
+                self.roster.reached(peer, message)
             else:
                 self._worker(peer, message, now)
 
@@ -126,9 +134,10 @@ class Engine:
             self.ledger.release_hold()
         if self._wishes_due and not self.ledger.holding:
             self.rewish()
-        for node in [n.id for n in self.roster.nodes.values() if now - n.heard_s > self.ledger.limits.lease_s]:
-            self.desk.event("node_silent", f"{node}: no word from its agent for {self.ledger.limits.lease_s:g} s")
-            self.roster.nodes[node].heard_s = now + 60.0  # said once a minute
+        for node in self.roster.nodes.values():
+            if now - max(node.heard_s, node.said_s + SILENCE_AGAIN_S) > self.ledger.limits.lease_s:
+                self.desk.event("node_silent", f"{node.id}: no word from its agent for {now - node.heard_s:.0f} s")
+                node.said_s = now
         for worker in self.roster.workers.values():
             self._retry_role(worker, now)
         for worker in self.roster.overdue(now):
@@ -142,7 +151,7 @@ class Engine:
             for worker in self.roster.workers.values():
                 worker.heard_s = now
             for node in self.roster.nodes.values():
-                node.heard_s = max(node.heard_s, now)
+                node.heard_s = now
         self._awake_s = now
         return now
 
@@ -159,8 +168,7 @@ class Engine:
                 self.routes.notes[node] = message.note
                 self.desk.event("transport", f"{node}: {message.note}")
             if fresh:
-                gpus = f"{len(message.gpus)} GPU(s)" if message.gpus else "no GPU"
-                self.desk.event("node_up", f"{node}: {message.cpus} CPUs, {gpus}")
+                self.desk.event("node_up", f"{node}: {message.cpus} CPUs, {self.roster.gpus_in_words(node)}")
         state = self.roster.nodes.get(node)
         if state is None:
             self.sender.send(node, wire.Who())
@@ -173,7 +181,16 @@ class Engine:
         for worker in self.roster.vanished(node, present, now - self.ledger.limits.lease_s):
             self._worker_gone(wire.WorkerVitals(worker, "", 0, "exited"), "its agent has it no more")
         if isinstance(message, wire.AgentHello):
+            self._introduce(node)
             self.rewish()
+
+    def _introduce(self, node: str) -> None:
+        """Have it and the others find out whether they reach each other."""
+        bells = {n.id: wire.Neighbour(n.id, n.doorbell) for n in self.roster.nodes.values() if n.doorbell}
+        if node in bells:
+            for other in [name for name in bells if name != node]:
+                self.sender.send(other, wire.Knock((bells[node],)))
+            self.sender.send(node, wire.Knock(tuple(bell for name, bell in bells.items() if name != node)))
 
     def _vitals(self, node: str, vitals: wire.WorkerVitals, now: float) -> None:
         if vitals.state == "exited":
@@ -199,17 +216,50 @@ class Engine:
         if self._wishes_due:
             return
         now = self.clock()
-        self.roster.plan()
-        for worker in [self.roster.workers[w] for w in self.roster.draining]:
-            if self.roster.planned(worker):
-                del self.roster.draining[worker.id]
-                self._give_role(worker)  # it stops draining, and says that it is ready
-        for worker in self.roster.surplus():
-            self.roster.draining[worker.id] = now
-            self.ledger.worker_draining(worker.id)
-            self.sender.send(worker.id, wire.Drain())
-            self.desk.event("drain", f"{worker.id}: {worker.role} has more workers than wanted")
+        self.roster.plan({w.id: len(w.leases) for w in self.ledger.workers.values() if not w.draining})
+        for worker in self.roster.workers.values():
+            if worker.node in self.roster.nodes and not worker.doomed:
+                self._follow_plan(worker, now)
         self._wishes_of.update(dict.fromkeys(self.roster.nodes))
+
+    def _follow_plan(self, worker: WorkerState, now: float) -> None:
+        role = self.roster.role_of(worker)
+        if role is None:
+            if worker.id not in self.roster.draining:
+                self.roster.draining[worker.id] = now
+                self.ledger.worker_draining(worker.id)
+                self.sender.send(worker.id, wire.Drain())
+                self.desk.event("drain", f"{worker.id}: {worker.role or 'it'} has more workers than wanted")
+            return
+        stays = worker.id not in self.roster.draining
+        if stays and role == worker.role:
+            if worker.given is None:
+                self._give_role(worker)  # an earlier head's wish is ours, too
+            return
+        if stays and self._needed(worker):
+            self._wishes_due = True  # at the next tick, then
+            return
+        self.roster.draining.pop(worker.id, None)
+        self._become(worker, role, now)
+
+    def _needed(self, worker: WorkerState) -> bool:
+        """Whether work waits that only this worker can do now, while another one for it is on its way."""
+        role = worker.role
+        if role is None or self.ledger.takes(worker.id) != role or not self.ledger.queued(role):
+            return False
+        others = [w for w in self.roster.in_role(role) if w is not worker and self.roster.role_of(w) == role]
+        return all(self.ledger.takes(w.id) != role for w in others) and any(not w.fatal for w in others)
+
+    def _become(self, worker: WorkerState, role: Role, now: float) -> None:
+        """Have it take another role (or no longer end)."""
+        worker.role, worker.why, worker.fatal, worker.retry_role_s = role, "", False, None
+        if not worker.greeted:
+            return  # it is told when it says Hello
+        if worker.has is not None and worker.has != role:
+            self.desk.event("switch", f"{worker.id}: from {worker.has} to {role}")
+            self.ledger.worker_draining(worker.id)
+            worker.ordered_s, worker.left = now, worker.has
+        self._give_role(worker)
 
     def _end(self, worker: WorkerState) -> None:
         """Have its process ended."""
@@ -222,9 +272,10 @@ class Engine:
         self.routes.left(vitals.worker)
         self._tell_reach()
         self._holding.pop(vitals.worker, None)
-        if known is not None and not known.doomed and not self.roster.planned(known):  # its agent would start it anew
-            self._wishes_of[known.node] = None
-        elif known is None or not known.doomed:
+        doomed = known is not None and known.doomed
+        if known is not None and not doomed and self.roster.role_of(known) is None:
+            self._wishes_of[known.node] = None  # its agent would start it anew
+        elif not doomed:
             self.desk.event("worker_lost", f"{vitals.worker}: {why}")
         charge = None if vitals.exit_code is None else () if vitals.computing is None else (vitals.computing,)
         self.ledger.worker_lost(vitals.worker, why, charge)
@@ -253,6 +304,8 @@ class Engine:
                 self._done(worker, message)
             case wire.Started(ref=ref):
                 self.ledger.started(peer, ref, now)
+                if (request := self.ledger.requests.get(ref.request)) is not None:
+                    self.watcher.started(worker, request, ref, now)
                 self.desk.progress(ref.request)
             case wire.Step(ref=ref, done=done, total=total):
                 self.ledger.stepped(peer, ref, done, total, now)
@@ -279,28 +332,36 @@ class Engine:
         worker = self.roster.worker(peer, hello.node)
         if worker.doomed:
             return
+        held = self._holding.pop(peer, {}) | {h.ref: h for h in hello.held}
         worker.heard_s, worker.greeted, worker.phase, worker.pid = now, True, hello.phase, hello.pid
+        worker.has, worker.given, worker.worked = hello.role, None, hello.role is not None or bool(held)
+        worker.role = worker.role or hello.role  # as an earlier head wished, until there is a plan
         self.sender.send(peer, wire.Welcome(self.incarnation))
         self.sender.send(peer, wire.Peers(self.peer_keys))
         self.routes.joined(peer)
         self._tell_reach()
-        if worker.node in self.roster.nodes and not self.ledger.holding and not self.roster.planned(worker):
+        planned = self.roster.role_of(worker) is not None
+        if worker.node in self.roster.nodes and not self.ledger.holding and not planned:
             self.roster.draining.setdefault(peer, now)  # it was started while its slot was still wished for
         if peer in self.roster.draining:
             self.sender.send(peer, wire.Drain())
-        else:
+        elif planned:
             self._give_role(worker)
-        if hello.role == worker.role and hello.phase in ("ready", "draining"):
-            worker.load_s = hello.load_s
-            self.ledger.worker_ready(peer, worker.role, self.prefetch, now)
-            if hello.phase == "draining" or peer in self.roster.draining:
-                self.ledger.worker_draining(peer)
-        elif peer in self.ledger.workers:
-            self.ledger.worker_lost(peer, "it lost its role", ())
+        self._take_in(worker, hello, now)
         tasks = [(t.ref, t.started) for t in hello.tasks]
-        held = self._holding.pop(peer, {}) | {h.ref: h for h in hello.held}
         outputs = [(h.ref, h.offer or h.artifact) for h in held.values()]
         self.ledger.resync(peer, tasks, outputs, now)
+
+    def _take_in(self, worker: WorkerState, hello: wire.Hello, now: float) -> None:
+        """Have the ledger know the worker in the role that it has; without one, for what it made in an earlier one."""
+        role = hello.role or worker.role
+        if worker.worked and role is not None:
+            worker.load_s = hello.load_s
+            self.ledger.worker_ready(worker.id, role, self.prefetch, now)
+            if hello.phase != "ready" or role != worker.role or worker.id in self.roster.draining:
+                self.ledger.worker_draining(worker.id)
+        elif worker.id in self.ledger.workers:
+            self.ledger.worker_lost(worker.id, "it lost its role", ())
 
     def _tell_reach(self) -> None:
         """Which routes their offers need: each worker for which that has changed."""
@@ -317,8 +378,13 @@ class Engine:
         self.ledger.input_lost(peer, ref, message.key, message.message)
 
     def _give_role(self, worker: WorkerState) -> None:
-        source = self.sources.get(worker.role)
-        if source is not None and not worker.fatal:
+        source = self.sources.get(worker.role) if worker.role is not None else None
+        if source is not None and worker.role is not None and not worker.fatal:
+            worker.given = worker.role
+            if worker.has not in (None, worker.role):
+                worker.phase = "switching"
+            elif worker.phase == "starting":
+                worker.phase = "loading"
             self.sender.send(worker.id, wire.SetRole(worker.role, source))
 
     def _retry_role(self, worker: WorkerState, now: float) -> None:
@@ -327,54 +393,76 @@ class Engine:
             self._give_role(worker)
 
     def _ready(self, worker: WorkerState, message: wire.RoleReady, now: float) -> None:
-        if message.role != worker.role:
+        role = message.role
+        loaded = worker.has != role or worker.phase in ("starting", "loading")
+        worker.has, worker.load_s = role, message.load_s
+        worker.role = worker.role or role
+        if role != worker.role:
             self._give_role(worker)
             return
-        news = worker.phase != "ready"
-        worker.phase, worker.load_s, worker.why, worker.fatal = "ready", message.load_s, "", False
+        worker.phase, worker.why, worker.fatal = "ready", "", False
         if worker.id in self.roster.draining:
             self.sender.send(worker.id, wire.Drain())  # it was loading when it was told
             return
-        if not news and worker.id not in self.ledger.workers:
-            self.sender.send(worker.id, wire.Who())  # its leases ran out meanwhile: it may hold things
+        if worker.worked and worker.id not in self.ledger.workers:
+            self.sender.send(worker.id, wire.Who())  # we lost sight of it meanwhile: it may hold things
             return
-        self.ledger.worker_ready(worker.id, worker.role, self.prefetch, now)
-        if news:
-            self.desk.event("worker_ready", f"{worker.id}: loaded {worker.role} in {message.load_s:.1f} s")
+        self.ledger.worker_ready(worker.id, role, self.prefetch, now)
+        if loaded:
+            self._loaded(worker, message, now)
+        worker.worked, worker.ordered_s = True, None
+
+    def _loaded(self, worker: WorkerState, message: wire.RoleReady, now: float) -> None:
+        worker.done = 0
+        drain_s = None if worker.ordered_s is None else max(0.0, now - worker.ordered_s - message.load_s)
+        after = f", after {drain_s:.1f} s to finish its work" if drain_s is not None else ""
+        how = "had" if message.warm else "loaded"
+        self.desk.event("worker_ready", f"{worker.id}: {how} {message.role} in {message.load_s:.1f} s{after}")
+        self.watcher.became(worker, message, drain_s)
 
     def _role_failed(self, worker: WorkerState, message: wire.RoleFailed, now: float) -> None:
-        worker.phase, worker.why, worker.fatal = "starting", message.message, message.fatal
-        worker.retry_role_s = None if message.fatal else now + ROLE_RETRY_S
-        self.ledger.worker_lost(worker.id, "it could not load its role", ())
+        worker.has = None
+        self.ledger.worker_draining(worker.id)  # what it made in an earlier role can still be had
         self.desk.event("load_failed", f"{worker.id}: {message.message}")
+        if message.role == worker.role:  # else it goes on with the one that it was told since
+            worker.phase, worker.why, worker.fatal = "starting", message.message, message.fatal
+            worker.retry_role_s = None if message.fatal else now + ROLE_RETRY_S
 
     def _beat(self, worker: WorkerState) -> None:
         self.sender.send(worker.id, wire.Welcome(self.incarnation))
-        stranger = worker.phase in ("ready", "draining") and worker.id not in self.ledger.workers
+        stranger = worker.worked and worker.id not in self.ledger.workers
         if stranger and worker.heard_s - worker.asked_s >= wire.HEARTBEAT_S / 2:
             worker.asked_s = worker.heard_s  # once, should many beats have been waiting for us
             self.sender.send(worker.id, wire.Who())  # its leases ran out while it was silent: agree again
 
     def _done(self, worker: WorkerState, message: wire.Done) -> None:
-        result = message.offer or message.artifact
+        result, request = message.offer or message.artifact, self.ledger.requests.get(message.ref.request)
         source = self.ledger.source_of(message.ref)
         if source is not None:
             self.routes.used(source, worker.id, message.via)
         if result is None:
             self.ledger.failed(worker.id, message.ref, "protocol", "a result without content", retry=True)
         elif self.ledger.done(worker.id, message.ref, result, message.seconds, message.fetch_s):
-            if message.cached is not None:
-                self.remembered.setdefault(worker.role, [0, 0])[message.cached] += 1
-            if not message.cached:
-                recent = self.durations.setdefault(worker.role, [])
-                recent.append(message.seconds)
-                if len(recent) > 512:
-                    del recent[:256]
-            self.desk.progress(message.ref.request)
+            if request is not None:
+                self._count(worker, request, message)
         elif message.artifact is not None and not message.artifact.data:
             self.desk.discard_upload(message.ref)
 
+    def _count(self, worker: WorkerState, request: Request, done: wire.Done) -> None:
+        """Remember how long it took, if it was computed and not remembered."""
+        role = Role(request.model, done.ref.stage)
+        if done.cached is not None:
+            self.remembered.setdefault(role, [0, 0])[done.cached] += 1
+        if done.cached:
+            self.watcher.idle(worker.id)
+        else:
+            self.watcher.completed(worker, request, done)
+            worker.done += 1  # after: it tells the first one in a role
+            self.durations.setdefault(role, deque(maxlen=RECENT)).append(done.seconds)
+        self.desk.progress(done.ref.request)
+
     def _failed(self, worker: WorkerState, message: wire.Failed) -> None:
+        self.watcher.idle(worker.id)
         self.desk.event("attempt_failed", f"{message.ref.request}: {message.ref.stage} on {worker.id}: {message.code}")
         self.ledger.failed(
             worker.id, message.ref, message.code, message.message, retry=message.retry, param=message.param
@@ -391,6 +479,8 @@ class Engine:
         match effect:
             case fx.Assign():
                 task = wire.Task(effect.ref, effect.model, effect.attempt, effect.payload, effect.input)
+                if (request := self.ledger.requests.get(effect.ref.request)) is not None:
+                    self.watcher.assigned(request, Role(effect.model, effect.ref.stage))
                 self.sender.send(effect.worker, wire.Assign(task))
             case fx.CancelTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Cancel(ref))

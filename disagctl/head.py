@@ -5,6 +5,7 @@ that starts again binds the same ports, so that agents and workers which outlive
 """
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
@@ -13,35 +14,42 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import psutil
 
 from disagctl import clock, keys, precheck, state
 from disagctl.artifacts import ArtifactStore
+from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
+from disagctl.controller import Controller, OneMachine, decode_counts, encode_counts, memory_of
 from disagctl.desk import FrontDesk
 from disagctl.engine import Engine
+from disagctl.errors import UnhealthyError
 from disagctl.events import EventLog
 from disagctl.gateway.admin import admin_app
 from disagctl.gateway.app import public_app
 from disagctl.gateway.server import HttpServer
 from disagctl.gateway.sockets import bind_tcp, bind_unix
 from disagctl.hub import EnrolDesk, Hub
+from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
-from disagctl.provision.local import LocalProvisioner
+from disagctl.provision.choose import provisioner_of
+from disagctl.rented import bracketed, load_deployment, recipe, relay_prefix, shares_of
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
 from disagctl.settings import use_fast_loop
 from disagctl.spec import Spec, load_spec
+from disagctl.spec.schema import SYNTHETIC
 from disagctl.spec.units import MAX_REPLICAS
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
 from disagctl.views import EventView, StatusView
 from planner.domain import Role
 from planner.run.ledger import Ledger
+from planner.run.policy import Policy
+from stages.hardware import gpus
 from stages.logfile import LogFile
-from stages.protocol import LEASE_S, Bootstrap, Enrolled, ModelSource
+from stages.protocol import LEASE_S, Enrolled, ModelSource
 from stages.transport.data_server import DataServer
 from stages.transport.relay import RelayError, remove_prefix, stored_workers
 from stages.transport.segments import remove_service
@@ -65,17 +73,22 @@ class Head(FrontDesk):
         self.transport = self.spec.transport.mode
         self.pair = keys.head_keys(where.keys)
         store = Store(where.store)
+        self.deployment = load_deployment(where)
         self.data = DataServer(
-            public_key=self.pair.public, secret_key=self.pair.secret, host=LOOPBACK, port=self.record.data_port
-        )
+            public_key=self.pair.public, secret_key=self.pair.secret, host=self.record.bind,
+            port=self.record.data_port, advertise=self.record.advertise,
+        )  # fmt: skip
         models = model_infos(self.spec, self.record.created_at)
+        self.bounds = role_bounds(self.spec, models)
+        self.places = places(self.spec, self.bounds, len(gpus()))
         self.engine = Engine(
             Ledger(0),
-            Roster(wanted_roles(self.spec, models, store)),
+            Roster(self._first_counts()),
             0,
             sources_of(self.spec, models),
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
         )
+        self.engine.roster.shares = shares_of(self.deployment)
         self.events_log = EventLog(store)
         artifacts = ArtifactStore(where.artifacts, where.inputs)
         super().__init__(
@@ -83,7 +96,7 @@ class Head(FrontDesk):
             self.spec.api.max_queued, (self.data.endpoint, self.pair.public),
         )  # fmt: skip
         self.engine.routes.relay = self.spec.transport.relay is not None
-        self.hub = Hub(LOOPBACK, self.record.hub_port, self.pair, self.engine)
+        self.hub = Hub(self.record.bind, self.record.hub_port, self.pair, self.engine)
         self.engine.sender, self.engine.desk = self.hub, self
         self.was_ready = False
         limits = self.spec.budget
@@ -97,7 +110,8 @@ class Head(FrontDesk):
         self._tokens = {row[0] for row in store.read("SELECT hash FROM tokens")}
         self._log = LogFile(where.logs / "head.log")
         self.nodes = self._make_nodes(store)
-        self.enrol = EnrolDesk(LOOPBACK, self.record.enrol_port, self.pair, self.nodes.admit)
+        self.load_watch, self.controller = self._make_controller(store)
+        self.enrol = EnrolDesk(self.record.bind, self.record.enrol_port, self.pair, self.nodes.admit)
         self._servers = (
             HttpServer(public_app(self), bind_tcp(self.record.http_host, self.record.http_port), tls=tls_of(self.spec)),
             HttpServer(admin_app(self), bind_unix(where.admin_socket)),
@@ -138,28 +152,32 @@ class Head(FrontDesk):
 
     async def scale(self, counts: dict[str, int], *, auto: bool) -> None:
         """Pin these stages' worker counts, or hand all back to the spec."""
-        roster = self.engine.roster
-        spec_counts = wanted_roles(self.spec, self.models(), None)
-        wanted = dict(spec_counts) if auto else dict(roster.wanted)
+        roster, pins = self.engine.roster, {} if auto else dict(self.controller.pins)
+        static = self.controller.policy.config.mode == "static"
+        counts_before = self._first_counts() if auto and static else roster.wanted
         for name, count in counts.items():
-            roles = [r for r in wanted if name in (r.stage, str(r))]
+            roles = [r for r in roster.wanted if name in (r.stage, str(r))]
             if not roles:
-                known = ", ".join(dict.fromkeys(r.stage for r in wanted))
+                known = ", ".join(dict.fromkeys(r.stage for r in roster.wanted))
                 msg = f"no stage {name!r}; there are {known}"
                 raise ValueError(msg)
             if not 0 < count <= MAX_REPLICAS:
                 msg = f"{name}={count}: a stage has 1 to {MAX_REPLICAS} workers"
                 raise ValueError(msg)
-            wanted.update(dict.fromkeys(roles, count))
+            pins.update(dict.fromkeys(roles, count))
+        wanted = {b.role: pins.get(b.role, within(counts_before[b.role], b)) for b in self.bounds}
         self._check_room(sum(wanted.values()) - sum(roster.wanted.values()))
-        await self._store.write(set_meta("wanted", "" if auto else encode_wanted(wanted)))
-        roster.wanted = wanted
+        await self._store.write(set_meta("wanted", encode_counts(pins)))
+        roster.wanted, self.controller.pins = wanted, pins
         self.event("scale", ", ".join(f"{r}={n}" for r, n in wanted.items()) + (" (auto)" if auto else " (pinned)"))
+        self.controller.tick()  # the others may have to give way
         self.engine.rewish()
         self.engine.act()
 
     def _check_room(self, more: int) -> None:
-        """Refuse what the machine cannot hold, judged by the workers there are. Raises ValueError."""
+        """Refuse what this machine cannot hold, judged by the workers there are. Raises ValueError."""
+        if self.deployment is not None:
+            return  # they run elsewhere
         sizes = [w.rss_bytes for w in self.engine.roster.workers.values() if w.rss_bytes]
         need = more * sum(sizes) // len(sizes) if sizes else 0
         free = int(psutil.virtual_memory().available)
@@ -197,10 +215,11 @@ class Head(FrontDesk):
     async def run(self) -> None:
         """Serve until told to stop."""
         incarnation = int(await self._store.write(next_incarnation))
-        self.engine.restart(incarnation, [row.id for row in self.nodes.open])
+        enrolled = [row.id for row in self.nodes.open if row.public_key]
+        self.engine.restart(incarnation, enrolled)
         requests = self.restore(self.book.load("state='open' ORDER BY created_at, job, idx", ()))
         self._count_history()
-        self._ledger.recover(requests, self.engine.clock(), LEASE_S if self.nodes.open else 0.0)
+        self._ledger.recover(requests, self.engine.clock(), LEASE_S if enrolled else 0.0)
         self.data.start(self._artifact_store.read, self._artifact_store)
         self.hub.start()
         self.enrol.start()
@@ -215,12 +234,14 @@ class Head(FrontDesk):
                 group.create_task(self._ticks()),
                 group.create_task(reconcile_forever(self.nodes, NODES_S)),
                 group.create_task(self._janitor()),
+                group.create_task(self.controller.run()),
             ]
             await self._stopped.wait()
             if self.stopping:
                 await self._tear_down()
             for task in loops:
                 task.cancel()
+        await self.controller.close()
         await self.close()
 
     async def close(self) -> None:
@@ -285,33 +306,40 @@ class Head(FrontDesk):
         state.write_record(self.where, self.record)
 
     def _make_nodes(self, store: Store) -> Nodes:
-        template = Bootstrap(
-            node="",
-            enrol_endpoint=f"tcp://{LOOPBACK}:{self.record.enrol_port}",
-            head_key=self.pair.public,
-            token="",
-            work_dir=str(self.where.logs),
-            shm_dir=self.record.shm_dir,
-            dead_man_s=self.spec.lifetime.dead_man_s,
-            transport=self.transport,
-            pipeline=self.spec.pipeline.mode,
-            prefetch=self.spec.pipeline.prefetch,
-            trusted=tuple(self.spec.transport.trusted_networks),
-            mooncake=self.spec.transport.mooncake,
-            relay=relay_prefix(self.spec),
-            encoder_cache=self.spec.pipeline.encoder_cache,
-        )
-        endpoints = Enrolled(
-            "", f"tcp://{LOOPBACK}:{self.record.hub_port}", self.data.endpoint, keys.relay_key(self.pair)
-        )
-        return Nodes(
-            store, self.engine, self.events_log, LocalProvisioner(self.where), template, self.hub, self.data, endpoints
-        )
+        host = bracketed(self.record.advertise)
+        endpoints = Enrolled("", f"tcp://{host}:{self.record.hub_port}", self.data.endpoint, keys.relay_key(self.pair))
+        made_with = recipe(self.where, self.record, self.spec, self.pair, self.deployment)
+        torch = any(entry.id != SYNTHETIC for entry in self.spec.models)
+        provisioner = provisioner_of(self.where, self.record, torch=torch)
+        return Nodes(store, self.engine, self.events_log, provisioner, made_with, self.hub, self.data, endpoints)
 
+    def _first_counts(self) -> dict[Role, int]:
+        """Workers of each role before anything was decided: the plan's, else the spec's."""
+        moving = self.spec.policy.scaling != "static"
+        counts = first_counts(self.bounds, self.places if moving else None)
+        planned = self.deployment.wanted if self.deployment is not None else {}
+        return counts | {role: count for role, count in planned.items() if role in counts}
 
-def relay_prefix(spec: Spec) -> str:
-    """Where in the store this service's objects are; empty without a store."""
-    return f"{spec.transport.relay.rstrip('/')}/disagctl/{spec.name}" if spec.transport.relay else ""
+    def _make_controller(self, store: Store) -> tuple[LoadWatch, Controller]:
+        """The loop, with what earlier heads had learnt and last decided."""
+        stored = dict(store.read("SELECT key, value FROM meta"))
+        slo_s = {m.name: p95 for m in self.spec.models if (p95 := self.spec.slo_of(m).p95_s) is not None}
+        known, watch = Known(self.spec, self.where.spec), LoadWatch(self.engine, slo_s)
+        config = policy_config(self.spec, self.bounds, known, slo_s)
+        policy = Policy(config, known.seconds, memory_of(stored.get("policy", "")))
+
+        async def save(key: str, value: str) -> None:
+            await self._store.write(set_meta(key, value))
+
+        keeper = OneMachine(self.places)
+        controller = Controller(watch, policy, keeper, self.event, save)
+        roles, wanted = {bound.role for bound in self.bounds}, self.engine.roster.wanted
+        controller.pins = {r: n for r, n in decode_counts(stored.get("wanted", "")).items() if r in roles}
+        decided = {} if config.mode == "static" else decode_counts(stored.get("counts", ""))
+        wanted.update({b.role: within(decided.get(b.role, wanted[b.role]), b) for b in self.bounds})
+        wanted.update(controller.pins)
+        self.engine.watcher = watch
+        return watch, controller
 
 
 def tls_of(spec: Spec) -> ssl.SSLContext | None:
@@ -334,23 +362,15 @@ def sources_of(spec: Spec, models: list[ModelInfo]) -> dict[Role, ModelSource]:
     return {Role(m.name, stage): spec.source(m, stage) for m in spec.models for stage in stages[m.name]}
 
 
-def wanted_roles(spec: Spec, models: list[ModelInfo], store: Store | None) -> dict[Role, int]:
-    """Worker counts: what ``scale`` pinned, else the spec's minimum."""
-    wanted = {Role(m.name, stage): spec.replicas(m.name, stage)[0] for m in models for stage in m.card.stages}
-    pinned = store.read("SELECT value FROM meta WHERE key='wanted'") if store is not None else []
-    if pinned and pinned[0][0]:
-        wanted.update({r: n for r, n in decode_wanted(pinned[0][0]).items() if r in wanted})
-    return wanted
-
-
-def encode_wanted(wanted: dict[Role, int]) -> str:
-    """Worker counts as text."""
-    return msgspec.json.encode([(r.model, r.stage, n) for r, n in wanted.items()]).decode()
-
-
-def decode_wanted(text: str) -> dict[Role, int]:
-    """The inverse of :func:`encode_wanted`."""
-    return {Role(m, s): n for m, s, n in msgspec.json.decode(text, type=list[tuple[str, str, int]])}
+def hold_lease(where: state.ServicePaths) -> int | None:
+    """Become the one that launches and releases: a lock that goes with its process. None: another has it."""
+    lease = os.open(where.lease, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lease)
+        return None
+    return lease
 
 
 def main() -> None:
@@ -358,6 +378,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     where = state.ServicePaths(Path(sys.argv[1]))
     os.umask(0o077)
+    lease = hold_lease(where)
+    if lease is None:
+        log.error("another head of %s runs", where.name)
+        sys.exit(UnhealthyError.exit_code)
     use_fast_loop()
 
     async def serve() -> None:

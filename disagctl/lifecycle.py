@@ -12,17 +12,31 @@ from typing import Final
 
 from disagctl import clock, precheck, teardown
 from disagctl.admin_client import admin, head_status
-from disagctl.errors import UnhealthyError, UsageError, WaitTimeout
+from disagctl.errors import (
+    CredentialsError,
+    InfeasibleError,
+    OverBudgetError,
+    UnhealthyError,
+    UsageError,
+    WaitTimeout,
+)
 from disagctl.provision.local import alive, default_shm_dir
+from disagctl.rented import LOCAL, load_deployment, save_deployment
 from disagctl.settings import child_environment
 from disagctl.spec import Spec, dump_spec, load_spec
 from disagctl.state import ServicePaths, ServiceRecord, paths, read_record, services, write_private, write_record
-from disagctl.store.offline import last_events, open_nodes, outcomes, unfetched
-from disagctl.views import EventView, HeadView, NodeView, RequestCounts, StatusView
+from disagctl.status import node_view
+from disagctl.store.offline import last_events, outcomes, unfetched
+from disagctl.store.offline import nodes as nodes_of
+from disagctl.uids import remember_uid
+from disagctl.views import EventView, HeadView, RequestCounts, StatusView, TroubleView
+from planner.run.fleet import NodeWish
+from planner.run.rent import Deployment
 
 POLL_S: Final = 0.2
 HEAD_START_S: Final = 30.0
 HEAD_STOP_S: Final = 60.0
+MACHINES_STOP_S: Final = 900.0
 EXTENSIONS: Final = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "video/mp4": "mp4"}
 
 OnStatus = Callable[[StatusView], None]
@@ -34,23 +48,48 @@ def head_alive(name: str) -> bool:
     return alive(record.head_pid, record.head_started)
 
 
-def diff(spec: Spec) -> list[str]:
+def diff(spec: Spec, deployment: Deployment | None = None) -> list[str]:
     """What ``up`` would change, a line each; empty when nothing."""
     check(spec)
     where = paths(spec.name)
     if not where.record.exists():
+        if deployment is not None:
+            wishes = deployment.wishes
+            return [f"+ {w.count} × {w.key}: ${w.count * w.offers[0].usd_per_hour:.2f}/h" for w in wishes]
         models = precheck.cards(spec)
-        return [
+        lines = [
             f"+ {m}.{stage}: {spec.replicas(m, stage)[0]} worker(s) on this machine, $0.00/h"
             for m, card in models.items()
             for stage in card.stages
         ]
+        if spec.policy.workers is not None and spec.policy.scaling != "static":
+            lines.append(f"+ up to {spec.policy.workers} workers in all, where the work is")
+        return lines
     lines = [] if head_alive(spec.name) else ["~ head: not running, will be started again on the same port and store"]
     old = dump_spec(load_spec(where.spec, check_files=False)).splitlines() if where.spec.exists() else []
     new = dump_spec(spec).splitlines()
     lines += [f"- {line.strip()}" for line in old if line not in new]
     lines += [f"+ {line.strip()}" for line in new if line not in old]
+    if deployment is not None:
+        before = load_deployment(where)
+        lines += _fleet_diff(before.wishes if before is not None else (), deployment.wishes)
     return lines
+
+
+def is_unchanged(spec: Spec) -> bool:
+    """Whether the service exists as this very spec has it, machines included."""
+    where = paths(spec.name)
+    known = where.record.exists() and where.spec.exists() and where.plan.exists()
+    return known and where.spec.read_text() == dump_spec(spec)
+
+
+def _fleet_diff(before: tuple[NodeWish, ...], after: tuple[NodeWish, ...]) -> list[str]:
+    old, new = ({wish.key: wish.count for wish in wishes} for wishes in (before, after))
+    return [
+        f"~ {key}: {old.get(key, 0)} → {new.get(key, 0)} node(s)"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key, 0) != new.get(key, 0)
+    ]
 
 
 def check(spec: Spec) -> None:
@@ -60,8 +99,12 @@ def check(spec: Spec) -> None:
     precheck.check_certificate(spec)
 
 
-def up(spec: Spec, *, wait_s: float | None, on_progress: OnStatus) -> ServiceRecord:
+def up(
+    spec: Spec, *, wait_s: float | None, on_progress: OnStatus, deployment: Deployment | None = None
+) -> ServiceRecord:
     """Make the service be as the spec says; returns when it is ready (``wait_s`` None: when its head runs).
+
+    ``deployment``: what to rent from now on; None on ``infra: local``, and where it stays as it is.
 
     A new service is checked before anything starts. On a live one a changed spec restarts the head alone: agents and
     work in flight outlive it, and workers whose model changed drain and load the new one. A dead head is started again.
@@ -72,10 +115,11 @@ def up(spec: Spec, *, wait_s: float | None, on_progress: OnStatus) -> ServiceRec
     precheck.check_precisions(spec, models)
     with _locked(where), precheck.ports_lock():
         if where.record.exists():
-            record = _update(where, spec)
+            record = _update(where, spec, deployment)
         else:
-            precheck.check_memory(spec, models)
-            record = create(where, spec)
+            if deployment is None:
+                precheck.check_memory(spec, models)
+            record = create(where, spec, deployment)
         if not alive(record.head_pid, record.head_started):
             precheck.check_ports(record)
             _start_head(where)
@@ -94,7 +138,10 @@ def down(name: str, *, discard: bool, on_progress: Callable[[str], None]) -> lis
             _stop_head(where, record, discard=discard, say=on_progress)
         saved = [] if discard else save_results(where, Path.cwd() / f"{name}-results")
         teardown.end_head(record, 10.0)
-        teardown.end_processes(where, on_progress)
+        if record.infra == LOCAL:
+            teardown.end_processes(where, on_progress)
+        else:
+            teardown.end_machines(where, record, on_progress)
         teardown.remove_files(where, record)
     return saved
 
@@ -120,16 +167,19 @@ def offline_status(name: str) -> StatusView:
     where = paths(name)
     record = read_record(where)
     counts = outcomes(where.store)
-    nodes = [
-        NodeView(node, "local", "local", "up" if alive(pid, created) else "lost", 0.0)
-        for node, pid, created in open_nodes(where.store)
-    ]
+    now = clock.wall_s()
+    rows = nodes_of(where.store)
+    nodes = [node_view(row, now) for row in rows if row.state != "gone"]
+    for node, row in zip(nodes, [row for row in rows if row.state != "gone"], strict=True):
+        if row.provider == "local":
+            node.state = "up" if alive(row.pid, row.pid_created) else "lost"
     return StatusView(
         name=record.name,
         state="head_down",
         endpoint=record.url,
         head=HeadView(None, "", "", record.head_started_at),
-        usd_per_hour=record.usd_per_hour,
+        usd_per_hour=sum(node.usd_per_hour for node in nodes),
+        usd_total=sum(row.usd(now) for row in rows),
         nodes=nodes,
         requests=RequestCounts(
             accepted=sum(counts.values()), queued=counts.get("open", 0), succeeded=counts.get("succeeded", 0),
@@ -139,12 +189,13 @@ def offline_status(name: str) -> StatusView:
     )  # fmt: skip
 
 
-def create(where: ServicePaths, spec: Spec) -> ServiceRecord:
+def create(where: ServicePaths, spec: Spec, deployment: Deployment | None = None) -> ServiceRecord:
     """Make the service's folder and record, with ports that are free now; starts nothing."""
+    bind, advertise = precheck.addresses(spec)
     precheck.check_disk(where.root.parent.parent)
     taken = _taken_ports(where)
     port = precheck.choose_port(spec.api.host, spec.api.port, taken)
-    ours = precheck.free_ports("127.0.0.1", 3, taken | {port})
+    ours = precheck.free_ports(bind, 3, taken | {port})
     where.make()
     uid = secrets.token_hex(4)
     record = ServiceRecord(
@@ -159,7 +210,12 @@ def create(where: ServicePaths, spec: Spec) -> ServiceRecord:
         shm_dir=str(default_shm_dir(uid)),
         infra=list(spec.infra),
         tls=spec.api.certificate is not None,
+        bind=bind,
+        advertise=advertise,
+        plan=save_deployment(where, deployment) if deployment is not None else "",
     )
+    if deployment is not None:
+        remember_uid(record)
     write_private(where.spec, dump_spec(spec).encode())
     write_record(where, record)
     return record
@@ -168,7 +224,7 @@ def create(where: ServicePaths, spec: Spec) -> ServiceRecord:
 # --- inside ------------------------------------------------------------------------------------------------------
 
 
-def _update(where: ServicePaths, spec: Spec) -> ServiceRecord:
+def _update(where: ServicePaths, spec: Spec, deployment: Deployment | None) -> ServiceRecord:
     record = read_record(where)
     if record.stopping:
         raise UsageError(
@@ -176,14 +232,21 @@ def _update(where: ServicePaths, spec: Spec) -> ServiceRecord:
             next=f"run disagctl down {where.name} -y first, then up again",
             code="stopping",
         )
+    if (record.infra == LOCAL) != (spec.infra == LOCAL):
+        raise UsageError(
+            f"{where.name} runs on {', '.join(record.infra)}", why=f"the spec says {', '.join(spec.infra)}",
+            next=f"disagctl down {where.name} first, then up again", code="infra_changed",
+        )  # fmt: skip
     text = dump_spec(spec)
-    if where.spec.exists() and where.spec.read_text() == text:
+    if deployment is None and where.spec.exists() and where.spec.read_text() == text:
         return record
     if spec.api.port is not None and spec.api.port != record.http_port:
         precheck.choose_port(spec.api.host, spec.api.port, _taken_ports(where))
         record.http_port = spec.api.port
     record.http_host, record.tls = spec.api.host, spec.api.certificate is not None
     teardown.end_head(record, 10.0)  # SIGTERM leaves agents and work in flight as they are
+    if deployment is not None:
+        record.plan, record.infra = save_deployment(where, deployment), list(spec.infra)
     write_private(where.spec, text.encode())
     write_record(where, record)
     return record
@@ -232,6 +295,8 @@ def _await_ready(where: ServicePaths, wait_s: float, on_progress: OnStatus) -> N
         on_progress(status)
         if status.state == "ready":
             return
+        for trouble in status.troubles:
+            _refuse(trouble, where.name)
         broken = next((w for w in status.workers if w.failed), None)
         if broken is not None:
             raise UnhealthyError(
@@ -247,6 +312,22 @@ def _await_ready(where: ServicePaths, wait_s: float, on_progress: OnStatus) -> N
         time.sleep(POLL_S)
 
 
+def _refuse(trouble: TroubleView, name: str) -> None:
+    """Raise when a machine cannot be had, with the exit code that goes with why."""
+    what, tried = f"no machine for {trouble.wish}", "; ".join(trouble.tried)
+    why = trouble.why + (f"; tried {tried}" if tried else "")
+    if trouble.kind in {"credentials", "quota"}:
+        raise CredentialsError(what, why=why, next="disagctl doctor shows what works here", code=trouble.kind)
+    if trouble.kind in {"no_capacity", "impossible"}:
+        raise InfeasibleError(
+            what, why=why, next="name more infra or accelerators in the spec, or try later", code=trouble.kind
+        )
+    if trouble.kind == "over_budget":
+        raise OverBudgetError(what, why=why, next="raise the budget")
+    if trouble.given_up:
+        raise UnhealthyError(what, why=why, next=f"disagctl logs {name}", code="launch_failed")
+
+
 def _stop_head(where: ServicePaths, record: ServiceRecord, *, discard: bool, say: Callable[[str], None]) -> None:
     import httpx
 
@@ -258,7 +339,7 @@ def _stop_head(where: ServicePaths, record: ServiceRecord, *, discard: bool, say
         return  # it hangs or has just died: the caller ends the processes itself
     if answer.is_error:
         return
-    deadline = time.monotonic() + HEAD_STOP_S
+    deadline = time.monotonic() + (HEAD_STOP_S if record.infra == LOCAL else MACHINES_STOP_S)
     while alive(record.head_pid, record.head_started):
         if time.monotonic() > deadline:
             return

@@ -7,16 +7,24 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from disagctl.views import StatusView
+from disagctl.views import LoopView, StatusView
 
 STAGE_GAUGES: Final = {
     "workers_desired": ("desired", "Workers wanted"),
     "workers_ready": ("ready", "Workers that take tasks"),
+    "workers_switching": ("switching", "Workers on their way into the stage"),
+    "workers_draining": ("draining", "Workers that finish their work before they leave the stage"),
     "queue_depth": ("queued", "Requests waiting for the stage"),
     "inflight": ("running", "Tasks out with workers"),
     "busy_ratio": ("busy", "Fraction of ready workers computing"),
+    "utilisation_ratio": ("utilisation", "Fraction of the last minute that ready workers computed"),
     "stage_seconds": ("seconds_per_request", "Mean compute seconds of recent requests"),
     "stage_seconds_p95": ("p95_s", "95th percentile of compute seconds"),
+    "slo_attainment_ratio": ("slo_attainment", "Recent results of the model that came within its objective"),
+    "load_seconds": ("load_s", "Mean time to load the stage's weights"),
+    "unpark_seconds": ("unpark_s", "Mean time to bring its weights back from host memory"),
+    "switch_seconds": ("switch_s", "Mean time of a switch into the stage: finishing other work, then loading"),
+    "fetch_seconds": ("fetch_s", "Mean time that inputs took to arrive"),
 }
 
 
@@ -29,6 +37,8 @@ class StatusCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All figures of one service."""
         yield from self._stages()
+        if self._status.loop is not None:
+            yield from _loop(self._status.loop)
         yield self._cache()
         requests = CounterMetricFamily("disagctl_requests", "Requests by outcome", labels=["outcome"])
         for outcome in ("accepted", "succeeded", "failed", "cancelled"):
@@ -63,6 +73,27 @@ class StatusCollector(Collector):
                 if value is not None:
                     gauge.add_metric([stage.model, stage.stage], value)
             yield gauge
+
+
+def _loop(loop: LoopView) -> Iterator[Metric]:
+    """What the control loop sees, does and costs."""
+    arrivals = GaugeMetricFamily("disagctl_arrivals_per_minute", "Requests accepted, smoothed", labels=["model"])
+    for model, rate in loop.arrivals_per_min.items():
+        arrivals.add_metric([model], rate)
+    yield arrivals
+    corrections = GaugeMetricFamily(
+        "disagctl_profile_correction", "Measured over expected compute seconds", labels=["role"]
+    )
+    for role, factor in loop.corrections.items():
+        corrections.add_metric([role], factor)
+    yield corrections
+    decisions = CounterMetricFamily("disagctl_decisions", "What the control loop decided", labels=["reason"])
+    for reason, count in loop.decisions.items():
+        decisions.add_metric([reason], count)
+    yield decisions
+    yield CounterMetricFamily("disagctl_switches", "Workers that changed their role", value=loop.switches)
+    yield GaugeMetricFamily("disagctl_cooldown_seconds", "Until the loop may move again", value=loop.cooldown_s)
+    yield GaugeMetricFamily("disagctl_tick_seconds", "Last look of the control loop", value=loop.tick_ms / 1000)
 
 
 def prometheus(status: StatusView) -> bytes:

@@ -1,5 +1,6 @@
 """What is said before anything starts: a port in use, a missing model folder, too little memory or disk."""
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -20,7 +21,7 @@ from disagctl.models import card_of, weight_bytes
 from disagctl.spec import Spec
 from disagctl.state import ServiceRecord
 from planner.precision import FORMATS, is_quantised, split_precision
-from stages.hardware import gpus
+from stages.hardware import address_towards, gpus
 from stages.models.base import ModelCard, ModelError
 from stages.models.registry import BUILTIN
 from stages.transport.relay import RelayError, check_store
@@ -31,6 +32,8 @@ OWN_PORTS: Final = range(20_000, 32_000)
 MIN_DISK_BYTES: Final = 512 << 20
 WORKER_BYTES: Final = 150 << 20  # a worker process without torch is far below, with torch and diffusers loaded above
 TORCH_BYTES: Final = 420 << 20
+ANYWHERE: Final = "198.51.100.1"  # reserved for documentation: only the way there is looked up
+NEAR: Final = frozenset({"local", "slurm", "kubernetes", "k8s", "ssh"})  # where nodes are taken to reach this machine
 
 
 def cards(spec: Spec) -> dict[str, ModelCard]:
@@ -50,13 +53,27 @@ def cards(spec: Spec) -> dict[str, ModelCard]:
 
 
 def check_infra(spec: Spec) -> None:
-    """Only ``local`` is provisioned by this version."""
-    others = [name for name in spec.infra if name != "local"]
-    if others:
+    """What renting machines needs here. Raises UsageError without SkyPilot, InfeasibleError where nodes could not reach us."""
+    if spec.infra == ["local"]:
+        return
+    clouds = [place for place in spec.infra if place.partition("/")[0].lower() not in NEAR]
+    if clouds and spec.network.advertise == "auto":
         raise InfeasibleError(
-            f"infra {', '.join(others)} cannot be provisioned", why="this version starts services on `infra: local` only",
-            next="set infra: local", code="infra_unsupported",
+            f"nodes in {', '.join(clouds)} cannot reach this machine", code="head_unreachable",
+            why="the head runs here, and nodes dial to it",
+            next="run disagctl on a small machine in that cloud, or set network: {advertise: ADDRESS} to an address of this"
+            " machine that they reach (a VPN's, a public one)",
         )  # fmt: skip
+    if not has_skypilot():
+        raise UsageError(
+            f"infra {', '.join(spec.infra)} needs SkyPilot", why="it is not installed here",
+            next="pip install 'disagctl[sky]'", code="sky_missing",
+        )  # fmt: skip
+
+
+def has_skypilot() -> bool:
+    """Whether it is installed; importing it to find out would take seconds."""
+    return importlib.util.find_spec("sky") is not None
 
 
 def check_transport(spec: Spec) -> None:
@@ -153,7 +170,7 @@ def check_certificate(spec: Spec) -> None:
 
 def check_ports(record: ServiceRecord) -> None:
     """A head that starts again needs the very ports it had: its agents and clients know no others."""
-    hosts = dict.fromkeys(sorted(record.ports), "127.0.0.1") | {record.http_port: record.http_host}
+    hosts = dict.fromkeys(sorted(record.ports), record.bind) | {record.http_port: record.http_host}
     for port, host in hosts.items():
         if not is_free(host, port):
             raise UsageError(
@@ -221,6 +238,18 @@ def is_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def addresses(spec: Spec) -> tuple[str, str]:
+    """(where hub, data and enrolment listen, the address by which nodes reach them)."""
+    if spec.infra == ["local"]:
+        return "127.0.0.1", "127.0.0.1"
+    wished = spec.network.advertise
+    if wished == "auto":
+        wished = address_towards(f"tcp://{ANYWHERE}:9")
+    mine = {address.address.partition("%")[0] for every in psutil.net_if_addrs().values() for address in every}
+    loopback = wished.startswith("127.")  # all of 127/8 is this machine's
+    return (wished if wished in mine or loopback else "0.0.0.0"), wished  # noqa: S104  # CURVE and an allow-list on each
 
 
 def gib(nbytes: int) -> str:

@@ -3,13 +3,14 @@
 The ledger knows workers that can take tasks; the roster knows every process, also one that loads, drains or hangs.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from planner.domain import Role
-from planner.run.fleet import NodeRoom, SlotPlan, lay_out, slot_role
-from stages.protocol import AgentHello, WorkerVitals, WorkerWish
+from planner.run.fleet import UNKNOWN, NodeRoom, Seat, Shares, SlotPlan, by_worth, lay_out, slot_gpu
+from stages.protocol import AgentHello, Reached, WorkerVitals, WorkerWish
 
 HANG_S: Final = 60.0  # a worker whose I/O thread is silent for this long is no longer vouched for, alive or not
 GREET_S: Final = 120.0  # a process that has not said Hello for this long never will
@@ -17,12 +18,16 @@ DRAIN_S: Final = 1800.0  # longest wait for a worker to finish before it is ende
 
 
 class WorkerState(msgspec.Struct):
-    """A worker process."""
+    """A worker process. ``role``: what it is to be; ``has``: what it said it has loaded, or loads. None: not known.
+
+    phase: starting | loading | ready | switching (from one role to another) | draining, as far as it has told.
+    """
 
     id: str
     node: str
     slot: str
-    role: Role
+    role: Role | None = None
+    has: Role | None = None
     phase: str = "starting"
     pid: int = 0
     rss_bytes: int = 0
@@ -35,6 +40,16 @@ class WorkerState(msgspec.Struct):
     fatal: bool = False
     doomed: bool = False  # the agent was told to end it: whatever it still says does not count
     retry_role_s: float | None = None
+    given: Role | None = None  # what it was told to be since it last said Hello
+    ordered_s: float | None = None  # since when it switches
+    left: Role | None = None  # what it had before
+    worked: bool = False  # it has had a role, and may hold what it made
+    done: int = 0  # tasks since it is in this role
+
+    @property
+    def gpu(self) -> int | None:
+        """The GPU it runs on."""
+        return slot_gpu(self.slot)
 
 
 class NodeState(msgspec.Struct):
@@ -43,8 +58,17 @@ class NodeState(msgspec.Struct):
     id: str
     host: str = ""
     gpus: tuple[int, ...] = ()
+    doorbell: str = ""
     heard_s: float = 0.0
+    said_s: float = -1e9  # when its silence was last told
     greeted: bool = False
+
+
+class Rented(msgspec.Struct, frozen=True):
+    """What a node was rented as: ``count`` GPUs of a type, or of one that stands in for it."""
+
+    accelerator: str
+    count: int
 
 
 def split_worker_id(worker: str) -> tuple[str, str]:
@@ -64,6 +88,11 @@ class Roster:
         self.draining: dict[str, float] = {}  # worker → since when
         self.expected: set[str] = set()  # nodes an earlier head had, and that have not reported to this one
         self.plans: list[SlotPlan] = []
+        self._roles: dict[tuple[str, str], Role] = {}  # of the plans, by node and slot
+        self.reach: dict[tuple[str, str], float | None] = {}  # (who knocked, at whom) → ms; None: no answer
+        self.shares: Shares = {}  # of those wanted, how many on GPUs of a type
+        self.rented: dict[str, Rented] = {}  # by node; none for ``infra: local``
+        self.leaving: set[str] = set()  # nodes that are to be given back: no slots there
         self._generations: dict[tuple[str, str], int] = {}  # of a node's slot
 
     # --- observations -----------------------------------------------------------------------------------------
@@ -72,8 +101,14 @@ class Roster:
         """An agent reports its node."""
         node = self.nodes.setdefault(hello.node, NodeState(hello.node))
         node.host, node.gpus, node.heard_s, node.greeted = hello.host, tuple(g.index for g in hello.gpus), now, True
+        node.doorbell = hello.doorbell
         self.expected.discard(hello.node)
         return node
+
+    def reached(self, node: str, answer: Reached) -> None:
+        """A node has knocked at another."""
+        if node in self.nodes and answer.node in self.nodes:
+            self.reach[node, answer.node] = answer.ms
 
     def vitals(self, node: str, vitals: WorkerVitals, now: float) -> WorkerState:
         """An agent reports a process that lives."""
@@ -89,13 +124,14 @@ class Roster:
         known = self.workers.get(worker_id)
         if known is None:
             slot = split_worker_id(worker_id)[1]
-            known = self.workers[worker_id] = WorkerState(worker_id, node, slot, slot_role(slot))
+            known = self.workers[worker_id] = WorkerState(worker_id, node, slot, self._roles.get((node, slot)))
             self._of_node.setdefault(node, {})[worker_id] = known
         return known
 
     def node_lost(self, node: str) -> list[str]:
         """A node is gone: its workers' ids, forgotten."""
         self.nodes.pop(node, None)
+        self.reach = {pair: ms for pair, ms in self.reach.items() if node not in pair}
         self.expected.discard(node)
         gone = list(self._of_node.get(node, ()))
         for worker in gone:
@@ -117,27 +153,54 @@ class Roster:
 
     # --- wishes -----------------------------------------------------------------------------------------------
 
-    def plan(self) -> list[SlotPlan]:
-        """Where the wanted workers go, given the nodes that have reported. Those there are stay where they are."""
+    def plan(self, tasks: Mapping[str, int]) -> list[SlotPlan]:
+        """Where the wanted workers go, given the nodes that have reported. ``tasks``: worker → how many, if it takes any.
+
+        Those there are stay where and what they are, as far as that goes.
+        """
         nodes = sorted(self.nodes.values(), key=lambda n: (len(n.id), n.id))  # whoever was first to say hello
-        placed = {(p.node, p.slot) for p in self.plans}
-        loose = [w for w in self.workers.values() if (w.node, w.slot) not in placed and not w.doomed]
-        found = [SlotPlan(w.node, w.slot, w.role) for w in loose if w.id not in self.draining]
-        self.plans = lay_out(self.wanted, [NodeRoom(n.id, n.gpus) for n in nodes if n.greeted], found + self.plans)
+        there = {(w.node, w.slot): self._seat(w, tasks) for w in self.workers.values() if not w.doomed}
+        coming = [Seat(plan) for plan in self.plans if (plan.node, plan.slot) not in there]
+        rooms = [self._room(n) for n in nodes if n.greeted and n.id not in self.leaving]
+        self.plans = lay_out(self.wanted, rooms, by_worth([*there.values(), *coming]), self.shares)
+        self._roles = {(plan.node, plan.slot): plan.role for plan in self.plans}
         return self.plans
 
-    def planned(self, worker: WorkerState) -> bool:
-        """Whether the plan has this worker's slot on its node."""
-        return any(p.slot == worker.slot and p.node == worker.node for p in self.plans)
+    def _seat(self, worker: WorkerState, tasks: Mapping[str, int]) -> Seat:
+        plan = SlotPlan(worker.node, worker.slot, worker.role or UNKNOWN, worker.gpu)
+        return Seat(plan, worker.id in tasks, tasks.get(worker.id, 0), worker.id in self.draining)
+
+    def role_of(self, worker: WorkerState) -> Role | None:
+        """What the plan has in this worker's slot; None: nobody."""
+        return self._roles.get((worker.node, worker.slot))
+
+    def _room(self, node: NodeState) -> NodeRoom:
+        """A node on which no driver shows the GPUs it was rented with has places for as many workers, on its CPU."""
+        rented = self.rented.get(node.id)
+        if rented is None:
+            return NodeRoom(node.id, node.gpus)
+        return NodeRoom(node.id, node.gpus or tuple(range(rented.count)), rented.accelerator)
+
+    def gpus_in_words(self, node: str) -> str:
+        """What it computes on."""
+        gpus, rented = self.nodes[node].gpus, self.rented.get(node)
+        if gpus:
+            return f"{len(gpus)} GPU(s)"
+        return f"no NVIDIA device: its CPU stands in for {rented.accelerator}:{rented.count}" if rented else "no GPU"
+
+    def device(self, plan: SlotPlan) -> int | None:
+        """The GPU that the planned worker computes on; None: the CPU."""
+        node = self.nodes.get(plan.node)
+        return plan.gpu if node is not None and plan.gpu in node.gpus else None
 
     def wishes(self, node: str) -> tuple[WorkerWish, ...]:
         """The complete list for a node: what is planned, and what is still draining."""
         planned = [p for p in self.plans if p.node == node]
-        out = [WorkerWish(p.slot, p.gpu, self._generations.get((node, p.slot), 0)) for p in planned]
+        out = [WorkerWish(p.slot, self.device(p), self._generations.get((node, p.slot), 0)) for p in planned]
         names = {p.slot for p in planned}
         draining = (w for w in self.workers.values() if w.node == node and w.id in self.draining)
         out += [
-            WorkerWish(w.slot, None, self._generations.get((node, w.slot), 0)) for w in draining if w.slot not in names
+            WorkerWish(w.slot, w.gpu, self._generations.get((node, w.slot), 0)) for w in draining if w.slot not in names
         ]
         return tuple(out)
 
@@ -148,12 +211,6 @@ class Roster:
         place = (worker.node, worker.slot)
         self._generations[place] = self._generations.get(place, 0) + 1
 
-    def surplus(self) -> list[WorkerState]:
-        """Workers that are not planned where they are, and that do not drain yet."""
-        planned = {(p.node, p.slot) for p in self.plans}
-        loose = (w for w in self.workers.values() if w.node in self.nodes and (w.node, w.slot) not in planned)
-        return [w for w in loose if w.id not in self.draining and not w.doomed]
-
     def overdue(self, now: float) -> list[WorkerState]:
         """Workers that drained for too long."""
         return [self.workers[w] for w, since in self.draining.items() if now - since > DRAIN_S]
@@ -163,6 +220,15 @@ class Roster:
         present = bool(self.workers) and not self.expected
         return present and all(w.greeted or not w.running for w in self.workers.values())
 
+    def unfilled(self) -> list[SlotPlan]:
+        """Places whose worker has not been heard of yet."""
+        there = {(w.node, w.slot) for w in self.workers.values() if not w.doomed}
+        return [plan for plan in self.plans if (plan.node, plan.slot) not in there]
+
+    def accelerator(self, node: str) -> str:
+        """The type of a node's GPUs, as prices and profiles name it; "" on this machine, where none was asked for."""
+        return ""
+
     def in_role(self, role: Role) -> list[WorkerState]:
-        """Workers of a role."""
+        """Workers that have the role or are to have it."""
         return [w for w in self.workers.values() if w.role == role]

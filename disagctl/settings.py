@@ -32,3 +32,8 @@ def use_fast_loop() -> None:
     except ImportError:
         return
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+
+def prepare_sky() -> None:
+    """Before SkyPilot is imported: it reports nobody's usage unless somebody asked it to."""
+    os.environ.setdefault("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")

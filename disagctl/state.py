@@ -2,6 +2,8 @@
 
     service.json    the record: ports, uid, pids of the head (ServiceRecord)
     service.yaml    the spec as it was accepted, with absolute paths
+    plan.json       the plan that was shown, deployment.json what is rented by it (not for infra: local)
+    head.lock       held by the one head that runs
     ledger.db       requests, nodes, events (SQLite, WAL)
     keys.json       the head's CURVE pair (0600)
     admin.sock      administration (0600)
@@ -46,6 +48,9 @@ class ServiceRecord(msgspec.Struct):
     stopping: bool = False
     usd_per_hour: float = 0.0
     tls: bool = False
+    bind: str = "127.0.0.1"  # where hub, data and enrolment listen
+    advertise: str = "127.0.0.1"  # the address that nodes reach them by
+    plan: str = ""  # names the plan in use; "" for ``infra: local``
 
     @property
     def url(self) -> str:
@@ -79,6 +84,16 @@ class ServicePaths:
     def spec(self) -> Path:
         """The accepted spec."""
         return self.root / "service.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """What is rented, and why: the plan (Deployment)."""
+        return self.root / "deployment.json"
+
+    @property
+    def lease(self) -> Path:
+        """Locked by the head that runs: there is never a second one."""
+        return self.root / "head.lock"
 
     @property
     def store(self) -> Path:

@@ -2,10 +2,16 @@
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from disagctl import __version__, clock
+from disagctl.distances import expected_routes
+from disagctl.engine import Engine
+from disagctl.load_watch import mean
 from disagctl.roster import WorkerState
 from disagctl.store.rows import NodeRow
 from disagctl.views import (
@@ -18,7 +24,8 @@ from disagctl.views import (
     StatusView,
     WorkerView,
 )
-from planner.domain import Role
+from planner.domain import Offer, Role
+from planner.run.fleet import UNKNOWN
 from planner.run.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -32,23 +39,24 @@ def status_view(head: "Head") -> StatusView:
     """Everything there is to show."""
     stages = [stage_view(head, role) for role in head.engine.roster.wanted]
     now = head.engine.clock()
-    gpus = {plan.slot: plan.gpu for plan in head.engine.roster.plans}
     return StatusView(
         name=head.name,
         state=_state(head, stages),
         endpoint=head.endpoint,
         head=HeadView(os.getpid(), socket.gethostname(), __version__, head.started_at),
-        usd_per_hour=sum(n.usd_per_hour for n in head.nodes.open),
-        usd_total=0.0,
+        usd_per_hour=head.nodes.book.usd_per_hour(),
+        usd_total=head.nodes.book.usd_total(clock.wall_s()),
         budget=head.budget,
         stages=stages,
-        nodes=[_node(row, clock.wall_s()) for row in head.nodes.open],
-        workers=[worker_view(head.engine.ledger, w, gpus.get(w.slot)) for w in head.engine.roster.workers.values()],
+        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.open],
+        workers=[worker_view(head.engine.ledger, w) for w in head.engine.roster.workers.values()],
         routes=_routes(head),
         requests=_counts(head, stages),
         events=head.events_log.last(RECENT_EVENTS),
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
+        loop=head.controller.view(),
+        troubles=list(head.nodes.failures.values()),
     )
 
 
@@ -60,7 +68,8 @@ def stage_view(head: "Head", role: Role) -> StageView:
     draining = [w for w in members if w.id in engine.roster.draining]
     leases = list(engine.ledger.leased(role))
     computing = {lease.worker for lease in leases if lease.started}
-    seconds = engine.durations.get(role, [])
+    leaving = [w for w in engine.roster.workers.values() if w.role != role and w.has == role and has_tasks(engine, w)]
+    seconds, times = engine.durations.get(role, ()), head.load_watch.times[role]
     computed, remembered = engine.remembered.get(role, (0, 0))
     return StageView(
         model=role.model,
@@ -68,43 +77,58 @@ def stage_view(head: "Head", role: Role) -> StageView:
         desired=engine.roster.wanted[role],
         ready=len(ready),
         switching=len(members) - len(ready) - len(draining),
-        draining=len(draining),
+        draining=len(draining) + len(leaving),
         queued=engine.ledger.queued(role),
         running=len(leases),
         busy=len(computing) / len(ready) if ready else 0.0,
         seconds_per_request=sum(seconds) / len(seconds) if seconds else None,
         p95_s=percentile(seconds),
+        slo_attainment=head.load_watch.attainment(role.model),
+        pinned=role in head.controller.pins,
+        utilisation=head.load_watch.utilisation(role, engine.clock()),
+        load_s=mean(times.load_s),
+        unpark_s=mean(times.unpark_s),
+        switch_s=mean(times.switch_s),
+        fetch_s=mean(times.fetch_s),
         computed=computed,
         remembered=remembered,
     )
 
 
 def is_ready(ledger: Ledger, worker: WorkerState) -> bool:
-    """Whether it takes tasks."""
-    known = ledger.workers.get(worker.id)
-    return known is not None and not known.draining
+    """Whether it takes tasks of the role that it is to have."""
+    return worker.role is not None and ledger.takes(worker.id) == worker.role
 
 
-def worker_view(ledger: Ledger, worker: WorkerState, gpu: int | None = None) -> WorkerView:
+def has_tasks(engine: Engine, worker: WorkerState) -> bool:
+    """Whether it has work to finish."""
+    known = engine.ledger.workers.get(worker.id)
+    return known is not None and bool(known.leases)
+
+
+def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
     """One worker process."""
     known = ledger.workers.get(worker.id)
     busy = known is not None and any(
         (request := ledger.requests.get(r)) is not None and request.lease is not None and request.lease.started
         for r in known.leases
     )
-    state = worker.phase
-    if not worker.running:
-        state = "lost"
-    elif known is not None and known.draining:
-        state = "draining"
-    elif known is not None:
-        state = "busy" if busy else "ready"
-    elif state == "ready":
-        state = "lost"
+    role = worker.role or UNKNOWN
     return WorkerView(
-        worker.id, worker.node, worker.role.model, worker.role.stage, state, worker.pid, busy, gpu=gpu,
-        rss_bytes=worker.rss_bytes, load_s=worker.load_s, why=worker.why, failed=worker.fatal,
+        worker.id, worker.node, role.model, role.stage, _worker_state(ledger, worker, busy=busy), worker.pid, busy,
+        gpu=worker.gpu, rss_bytes=worker.rss_bytes, load_s=worker.load_s, why=worker.why, failed=worker.fatal,
     )  # fmt: skip
+
+
+def _worker_state(ledger: Ledger, worker: WorkerState, *, busy: bool) -> str:
+    known = ledger.workers.get(worker.id)
+    if not worker.running:
+        return "lost"
+    if worker.phase in ("starting", "loading", "switching"):
+        return worker.phase
+    if known is None:
+        return "lost"
+    return "draining" if known.draining else "busy" if busy else "ready"
 
 
 def percentile(values: Iterable[float], share: float = PERCENTILE) -> float | None:
@@ -116,41 +140,49 @@ def percentile(values: Iterable[float], share: float = PERCENTILE) -> float | No
 def _state(head: "Head", stages: list[StageView]) -> ServiceState:
     if head.stopping:
         return "stopping"
-    if all(stage.ready >= stage.desired for stage in stages):
+    switching = Counter(w.role for w in head.engine.roster.workers.values() if w.phase == "switching" and w.running)
+    if all(_served(stage, switching[Role(stage.model, stage.stage)]) for stage in stages):
         return "ready"
     return "degraded" if head.was_ready else "starting"
 
 
-def _node(row: NodeRow, now: float) -> NodeView:
-    return NodeView(row.id, row.provider, row.offer, row.state, now - row.created_at, row.usd_per_hour)
+def _served(stage: StageView, switching: int) -> bool:
+    """Whether nothing is amiss: who switches was sent there, but somebody must serve meanwhile."""
+    return stage.ready + switching >= stage.desired and (stage.ready > 0 or not stage.desired)
+
+
+def node_view(row: NodeRow, now: float) -> NodeView:
+    """One machine; ``now``: wall clock."""
+    offers = msgspec.json.decode(row.offers, type=list[Offer])
+    return NodeView(
+        row.id, row.provider, row.offer, row.state, now - row.created_at,
+        row.usd_per_hour if row.billed_from is not None else 0.0, row.usd(now), row.offer.endswith(" spot"),
+        offers[0].accelerator if offers else "", row.wish, row.provider_id, row.why,
+    )  # fmt: skip
 
 
 def _routes(head: "Head") -> list[RouteView]:
-    """A row a pair of workers that tensors went between; before any did, one a pair of stages with what is to be expected."""
+    """A row a pair of workers that tensors went between; before any did, one a pair of stages with what is to be expected.
+
+    Nodes that cannot reach each other are told in any case.
+    """
     known, notes = head.engine.routes, head.engine.routes.notes
     rows = [
         RouteView(source, target, via.transport, "set in the spec" if via.transport == head.transport else via.why)
         for (source, target), via in known.used_pairs.items()
     ]
-    if not rows:
-        transport, why = _expected(head)
-        pairs = [(m.name, a, b) for m in head.models() for a, b in zip(m.card.stages, m.card.stages[1:], strict=False)]
-        rows = [RouteView(f"{m}.{a}", f"{m}.{b}", transport, why) for m, a, b in pairs]
+    pairs = [
+        (Role(m.name, a), Role(m.name, b))
+        for m in head.models()
+        for a, b in zip(m.card.stages, m.card.stages[1:], strict=False)
+    ]
+    expected = expected_routes(head.engine.roster, pairs, head.transport)
+    rows += [row for row in expected if not known.used_pairs or row.transport == "unreachable"]
     if notes:
         for row in rows:
             note = notes.get(row.target.partition(".")[0]) or next(iter(notes.values()))
             row.why = f"{row.why}; {note}"
     return rows
-
-
-def _expected(head: "Head") -> tuple[str, str]:
-    mode = head.transport
-    if mode != "auto":
-        return mode, "set in the spec"
-    if len({n.host for n in head.engine.roster.nodes.values()}) <= 1:
-        return "shm", "same host; up to 32 KiB inline"
-    trusted = head.spec.transport.trusted_networks
-    return "zmq", "different hosts; Mooncake where it is faster" if trusted else "different hosts; encrypted"
 
 
 def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:

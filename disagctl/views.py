@@ -23,7 +23,12 @@ class HeadView(msgspec.Struct):
 
 
 class StageView(msgspec.Struct):
-    """One (model, stage). busy: fraction of ready workers computing. seconds: moving means over the last requests."""
+    """One (model, stage). busy: fraction of ready workers computing. seconds: moving means over the last requests.
+
+    switching: workers on their way into this stage; draining: those that finish their work before they leave it.
+    utilisation: fraction of the last minute that its workers computed. load_s, unpark_s (from the host's memory),
+    switch_s (finishing other work, then loading), fetch_s (the input's way here): means of recent ones.
+    """
 
     model: str
     stage: str
@@ -37,8 +42,30 @@ class StageView(msgspec.Struct):
     seconds_per_request: float | None = None
     p95_s: float | None = None
     slo_attainment: float | None = None
+    pinned: bool = False
+    utilisation: float | None = None
+    load_s: float | None = None
+    unpark_s: float | None = None
+    switch_s: float | None = None
+    fetch_s: float | None = None
     computed: int = 0  # of a stage with a cache: results it computed, and results it had remembered
     remembered: int = 0
+
+
+class LoopView(msgspec.Struct):
+    """The control loop. decisions: number by reason; ``why``: of the last one. core_share: of one core, since its start."""
+
+    mode: str = "static"
+    pinned: dict[str, int] = {}
+    arrivals_per_min: dict[str, float] = {}
+    mix: dict[str, dict[str, float]] = {}  # of each model's requests, the share of each shape
+    corrections: dict[str, float] = {}  # measured over expected seconds, by role and GPU
+    cooldown_s: float = 0.0
+    decisions: dict[str, int] = {}
+    why: str = ""
+    switches: int = 0
+    tick_ms: float = 0.0
+    core_share: float = 0.0
 
 
 class NodeView(msgspec.Struct):
@@ -50,6 +77,26 @@ class NodeView(msgspec.Struct):
     state: str
     age_s: float
     usd_per_hour: float = 0.0
+    usd: float = 0.0  # spent on it so far
+    spot: bool = False
+    accelerator: str = ""  # what its workers count as: another type may stand in for it
+    wish: str = ""
+    provider_id: str = ""
+    why: str = ""
+
+
+class TroubleView(msgspec.Struct):
+    """Machines that could not be had. kind: no_capacity | impossible | credentials | quota | over_budget | error.
+
+    ``tried``: every place that was asked, with its answer.
+    """
+
+    wish: str
+    kind: str
+    why: str
+    tried: list[str]
+    failures: int
+    given_up: bool
 
 
 class WorkerView(msgspec.Struct):
@@ -118,6 +165,8 @@ class StatusView(msgspec.Struct):
     events: list[EventView] = msgspec.field(default_factory=list)
     requests_per_min: float | None = None  # succeeded over the last minute
     p95_s: float | None = None
+    loop: LoopView | None = None
+    troubles: list[TroubleView] = msgspec.field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
 

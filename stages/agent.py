@@ -32,6 +32,7 @@ from stages.protocol import (
     AgentOrder,
     Bootstrap,
     Enrolled,
+    Knock,
     Peers,
     Shutdown,
     Welcome,
@@ -40,6 +41,7 @@ from stages.protocol import (
     WorkerBoot,
     WorkerVitals,
 )
+from stages.reach import Doorbell
 from stages.recorder import read_record
 from stages.settings import worker_environment
 from stages.slots import SlotBook, Start
@@ -119,6 +121,7 @@ class Agent:
         self.heard_s = time.monotonic()
         self.running = True
         self.log = LogFile(Path(boot.work_dir) / f"{boot.node}.log")
+        self.doorbell = Doorbell(boot.advertise)
         self.link: Link[AgentOrder, AgentMessage] = Link(
             context, enrolled.hub, boot.node, keys, boot.head_key, list[AgentOrder]
         )
@@ -133,6 +136,9 @@ class Agent:
             now = time.monotonic()
             ended = self._reap(now)
             self._act(now)
+            reached = self.doorbell.answers()
+            if reached:
+                self.link.send(reached)
             if ended or now >= next_beat:
                 next_beat = now + HEARTBEAT_S
                 self.link.send([AgentBeat(self.head, (*self._vitals(), *ended))])
@@ -152,6 +158,7 @@ class Agent:
             hardware.gpus(),
             self._vitals(),
             self.note,
+            self.doorbell.endpoint,
         )
 
     def close(self) -> None:
@@ -168,6 +175,7 @@ class Agent:
             remove_worker(Path(self.boot.shm_dir), process.worker)
             if self.boot.relay:
                 sweep_store(self.boot.relay, process.worker)
+        self.doorbell.close()
         self.link.close()
 
     def _vitals(self) -> tuple[WorkerVitals, ...]:
@@ -189,6 +197,8 @@ class Agent:
                 case Shutdown():
                     log.info("the head says shut down")
                     self.running = False
+                case Knock(neighbours=neighbours):
+                    self.doorbell.knock(neighbours)
                 case Peers():
                     pass
         if lost:
@@ -290,11 +300,20 @@ def mooncake_here(boot: Bootstrap) -> tuple[tuple[str, ...], str]:
     return (), note
 
 
+def at_home(boot: Bootstrap, path: Path) -> Bootstrap:
+    """What a machine finds out itself, where its head could not know."""
+    return msgspec.structs.replace(
+        boot,
+        work_dir=boot.work_dir or str(path.absolute().parent),
+        advertise=boot.advertise or hardware.address_towards(boot.enrol_endpoint),
+    )
+
+
 def main() -> None:
     """Entry point of the process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     path = Path(sys.argv[1])
-    boot = msgspec.json.decode(path.read_bytes(), type=Bootstrap)
+    boot = at_home(msgspec.json.decode(path.read_bytes(), type=Bootstrap), path)
     context: zmq.Context[Any] = zmq.Context()
     public, secret = (key.decode() for key in zmq.curve_keypair())
     try:

@@ -1,8 +1,10 @@
 """The worker as a state machine: messages and completions in, instructions out. No sockets, threads, clock or torch.
 
-A worker has one role and computes one task at a time. Around it, tasks whose input is still to come are fetched ahead,
-and finished outputs are handed to a sender, so that moving bytes never holds up computing. Whatever is not yet known
-to be safe downstream (``held``) is restated in every Hello, as are unfinished tasks; that makes lost messages harmless.
+A worker has one role at a time and computes one task at a time. Around it, tasks whose input is still to come are
+fetched ahead, and finished outputs are handed to a sender, so that moving bytes never holds up computing. Whatever is
+not yet known to be safe downstream (``held``) is restated in every Hello, as are unfinished tasks; that makes lost
+messages harmless. It outlives the role: a worker that becomes something else finishes its tasks, and does not wait
+until others have fetched what it made.
 
 Life of a task: queued → fetching → ready → computing → publishing → held (until the head releases it).
 """
@@ -198,6 +200,7 @@ class WorkerCore:
             case SetRole():
                 return self._set_role(message)
             case Drain():
+                self._next = None
                 return self._drain()
             case Peers(keys=keys):
                 return [AllowPeers(keys)]
@@ -246,10 +249,10 @@ class WorkerCore:
 
     # --- the model --------------------------------------------------------------------------------------------
 
-    def loaded(self, role: Role, load_s: float, peak_bytes: int) -> list[Instruction]:
-        """The weights are there."""
+    def loaded(self, role: Role, load_s: float, peak_bytes: int, *, warm: bool = False) -> list[Instruction]:
+        """The weights are there. ``warm``: they came from host memory."""
         self.role, self.phase, self.load_s = role, "ready", load_s
-        ready: list[Instruction] = [Send(RoleReady(role, load_s, peak_bytes))]
+        ready: list[Instruction] = [Send(RoleReady(role, load_s, peak_bytes, warm))]
         return ready + self._advance()
 
     def load_failed(self, role: Role, message: str, *, fatal: bool) -> list[Instruction]:
@@ -417,7 +420,7 @@ class WorkerCore:
 
     def _advance(self) -> list[Instruction]:
         """Whatever can go on, goes on: one computation, the next in line behind it, and a few fetches, oldest first."""
-        if self.phase == "draining" and not self.tasks and not self.held:
+        if self.phase == "draining" and not self.tasks and (self._next is not None or not self.held):
             return self._drained()
         if self.phase == "ready" and self._next is not None:
             return self._drain()

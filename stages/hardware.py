@@ -42,6 +42,18 @@ def host_id() -> str:
     return f"{socket.gethostname()}-{suffix}"
 
 
+def address_towards(endpoint: str) -> str:
+    """Our own address on the way to ``tcp://host:port``; nothing is sent. Loopback where there is no way."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)
+            return str(probe.getsockname()[0])
+    except (OSError, ValueError):
+        return "127.0.0.1"
+
+
 def cpus() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,6 +19,7 @@ import xxhash
 
 from planner.domain import TaskRef
 from stages.cache import OutputCache, key_of
+from stages.closet import Closet
 from stages.core import Instruction, Load, WorkerCore
 from stages.models.base import File, ModelError, RequestError, StageModel
 from stages.models.registry import choose
@@ -68,8 +69,8 @@ class Pipeline:
         self._recorder = recorder
         self._uploader = uploader  # used by the send thread alone
         self._device = device
-        self._model: StageModel | None = None
-        self._source: ModelSource | None = None
+        self._model: tuple[tuple[ModelSource, str], StageModel] | None = None
+        self._closet = Closet(on_device=device != "cpu")
         self._cache = cache
         self._inputs: dict[str, Parcel] = {}
         self._results: dict[str, Parcel | File] = {}
@@ -146,8 +147,13 @@ class Pipeline:
 
     def _load(self, order: Load) -> None:
         begin = time.monotonic()
+        log.info("becoming %s", order.role)  # `disagctl logs --stage` goes by this
+        key = (order.source, order.role.stage)
         try:
-            model = choose(order.source).load(order.source, order.role.stage, self._device)
+            model = self._closet.take(key)
+            warm = model is not None
+            if model is None:
+                model = choose(order.source).load(*key, self._device)
         except ModelError as err:
             fatal = str(err)
             log.error("cannot load %s: %s", order.role, fatal)
@@ -155,18 +161,19 @@ class Pipeline:
         except Exception as err:  # boundary: an engine may raise anything
             text = f"{type(err).__name__}: {err}"
             log.exception("loading %s failed", order.role)
+            self._closet.clear()  # it may have been memory that was short; there will be a next try
             self._post(lambda core: core.load_failed(order.role, text, fatal=False))
         else:
-            self._model, self._source = model, order.source
+            self._model = (key, model)
             took = time.monotonic() - begin
             log.info("loaded %s in %.1f s", order.role, took)
             peak = int(getattr(model, "peak_bytes", 0))
-            self._post(lambda core: core.loaded(order.role, took, peak))
+            self._post(lambda core: core.loaded(order.role, took, peak, warm=warm))
 
     def _unload(self) -> None:
         if self._model is not None:
-            self._model.unload()
-            self._model = None
+            held, self._model = self._model, None
+            self._closet.put(*held)
         if self._cache is not None:
             self._cache.clear()
 
@@ -233,10 +240,11 @@ class Pipeline:
     def _recall(self, task: Task, begin: float) -> tuple[Parcel | File | None, bool | None]:
         """The result, and whether it was remembered; None where nothing is."""
         params: dict[str, Any] = msgspec.json.decode(task.params)
-        ignored = getattr(self._model, "ignores", None)
-        if self._cache is None or self._source is None or ignored is None:
+        (source, stage), model = self._model or ((None, ""), None)
+        ignored = getattr(model, "ignores", None)
+        if self._cache is None or source is None or ignored is None:
             return self._run(task, params, begin), None
-        key = key_of(self._source, task.ref.stage, params, task.input, ignored)
+        key = key_of(source, stage, params, task.input, ignored)
         found = self._cache.get(key)
         if found is not None:
             self._inputs.pop(task.ref.key, None)
@@ -255,7 +263,7 @@ class Pipeline:
         if inputs is None and task.input is not None:
             inputs = self._inline.fetch(task.input, FETCH_DEADLINE_S)
         self._recorder.begin(task.ref)
-        job = self._model.start(params, inputs)
+        job = self._model[1].start(params, inputs)
         told = begin
         while True:
             if task.ref.key in self._stop:

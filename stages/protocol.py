@@ -165,11 +165,15 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
 
 
 class RoleReady(msgspec.Struct, frozen=True, tag="ready"):
-    """Weights are loaded; tasks may come. ``load_s`` is measured; ``peak_bytes`` on the device after loading."""
+    """Weights are loaded; tasks may come. ``load_s`` is measured; ``peak_bytes`` on the device after loading.
+
+    ``warm``: the weights lay in the host's memory, where an earlier switch had left them.
+    """
 
     role: Role
     load_s: float
     peak_bytes: int = 0
+    warm: bool = False
 
 
 class RoleFailed(msgspec.Struct, frozen=True, tag="role_failed"):
@@ -263,7 +267,7 @@ class Who(msgspec.Struct, frozen=True, tag="who"):
 
 
 class SetRole(msgspec.Struct, frozen=True, tag="set_role"):
-    """Become this role; with another one loaded, drain and switch."""
+    """Become this role; with another one loaded, drain and switch. What was made in the old one stays readable."""
 
     role: Role
     source: ModelSource
@@ -333,8 +337,22 @@ class WorkerVitals(msgspec.Struct, frozen=True):
     computing: TaskRef | None = None  # of an exited worker: what it was computing when it ended
 
 
+class Neighbour(msgspec.Struct, frozen=True):
+    """Another node, and where to knock (``host|port``) to see whether it can be reached."""
+
+    node: str
+    endpoint: str
+
+
+class Reached(msgspec.Struct, frozen=True, tag="reached"):
+    """The node ``node`` was knocked at: ``ms`` until it answered; None: it did not."""
+
+    node: str
+    ms: float | None
+
+
 class AgentHello(msgspec.Struct, frozen=True, tag="agent_hello"):
-    """First words of a node's agent, and again when the head asks Who."""
+    """First words of a node's agent, and again when the head asks Who. ``doorbell``: where others may knock."""
 
     version: int
     node: str
@@ -345,6 +363,7 @@ class AgentHello(msgspec.Struct, frozen=True, tag="agent_hello"):
     gpus: tuple[GpuInfo, ...] = ()
     workers: tuple[WorkerVitals, ...] = ()
     note: str = ""  # what this node cannot do although the spec asks for it, and what it does instead
+    doorbell: str = ""
 
 
 class AgentBeat(msgspec.Struct, frozen=True, tag="agent_beat"):
@@ -354,7 +373,7 @@ class AgentBeat(msgspec.Struct, frozen=True, tag="agent_beat"):
     workers: tuple[WorkerVitals, ...] = ()
 
 
-AgentMessage = AgentHello | AgentBeat
+AgentMessage = AgentHello | AgentBeat | Reached
 
 
 class WorkerWish(msgspec.Struct, frozen=True):
@@ -375,7 +394,13 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """End every worker, clean up, exit."""
 
 
-AgentOrder = Welcome | Who | Wishes | Shutdown | Peers
+class Knock(msgspec.Struct, frozen=True, tag="knock"):
+    """Try to reach these nodes, and say what came of it."""
+
+    neighbours: tuple[Neighbour, ...]
+
+
+AgentOrder = Welcome | Who | Wishes | Shutdown | Peers | Knock
 
 # --- enrolment (its own socket; the token is compared before anything is decoded) ---------------------------------
 

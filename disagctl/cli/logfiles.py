@@ -3,6 +3,7 @@
 import os
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -15,34 +16,44 @@ TAIL_BYTES: Final = 4 << 20  # furthest back that --tail looks
 CHUNK_BYTES: Final = 1 << 20
 MAX_LINE: Final = 4000
 _STYLES: Final = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta")
+_ROLE: Final = re.compile(rb"(?m) stages\.pipeline: becoming (\S+)$")  # a worker's log, from here on in this role
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]")
 
 
 class Source:
-    """One file. ``<node>.<model>.<stage>.<n>.log`` is a worker's, ``<node>.log`` an agent's, ``head.log`` the head's."""
+    """One file. ``<node>.<slot>.log`` is a worker's, ``<node>.log`` an agent's, ``head.log`` the head's.
 
-    def __init__(self, path: Path) -> None:
+    ``stage``: show only what a worker wrote while it had that role; its log says when it takes one.
+    """
+
+    def __init__(self, path: Path, stage: str | None = None) -> None:
         self.path = path
+        self.node, _, self.slot = path.name.removesuffix(".log").partition(".")
+        self._stage = stage
+        self._mine = stage is None
         self._position: int | None = None
         self._rest = b""
-        node, _, slot = path.name.removesuffix(".log").partition(".")
-        parts = slot.rsplit(".", 2)
-        self.node, (self.model, self.stage, self.number) = node, parts if len(parts) == 3 else ("", "", "")
 
-    @property
-    def stage_names(self) -> tuple[str, str]:
-        """What --stage may say to mean this one."""
-        return self.stage, f"{self.model}.{self.stage}"
+    def roles(self) -> set[str]:
+        """Every role that the worker has had, as far as the log goes back."""
+        try:
+            return {role.decode("utf-8", "replace") for role in _ROLE.findall(self.path.read_bytes())}
+        except FileNotFoundError:
+            return set()
 
     def name(self, *, several: bool) -> str:
         """Short, but telling."""
-        if not self.stage:
-            return self.node
-        short = f"{self.stage}.{self.number}"
-        return f"{self.node}.{self.model}.{short}" if several else short
+        return f"{self.node}.{self.slot}" if several and self.slot else self.slot or self.node
 
     def lines(self, tail: int, *, last: bool) -> Iterator[str]:
         """What was written since the last call; at first the last ``tail`` lines. ``last``: also a line not ended yet."""
+        if self._position is not None or self._stage is None:
+            yield from self._new(tail, last=last)
+        else:
+            self._position = 0  # of all that it wrote, what it wrote in that role
+            yield from deque(self._new(tail, last=last), tail)
+
+    def _new(self, tail: int, *, last: bool) -> Iterator[str]:
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -56,14 +67,17 @@ class Source:
                     yield from self._split(chunk)
         except FileNotFoundError:
             return
-        if last and self._rest:
+        if last and self._rest and self._mine:
             yield readable(self._rest)
 
     def _split(self, chunk: bytes) -> Iterator[str]:
         *whole, self._rest = (self._rest + chunk).split(b"\n")
         self._rest = self._rest[-CHUNK_BYTES:]
         for line in whole:
-            yield readable(line)
+            if self._stage is not None and (role := _ROLE.search(line + b"\n")) is not None:
+                self._mine = is_stage(self._stage, role[1].decode("utf-8", "replace"))
+            if self._mine:
+                yield readable(line)
 
 
 class Reader:
@@ -75,9 +89,10 @@ class Reader:
         self._several = False
         self.width = 0
         self._look()
-        if stage is not None and not self._sources:
-            known = sorted({source.stage for source in self._all() if source.stage})
-            raise UsageError(f"no worker of stage {stage!r} has written a log", why=did_you_mean(stage, known))
+        known = {role for source in self._sources.values() for role in source.roles()} if stage is not None else set()
+        if stage is not None and not any(is_stage(stage, role) for role in known):
+            stages = sorted({role.rpartition(".")[2] for role in known})
+            raise UsageError(f"no worker of stage {stage!r} has written a log", why=did_you_mean(stage, stages))
 
     def lines(self, *, last: bool) -> Iterator[tuple[str, str]]:
         """(source, line) of everything new."""
@@ -87,17 +102,19 @@ class Reader:
             for line in source.lines(self._tail, last=last):
                 yield name, line
 
-    def _all(self) -> list[Source]:
-        return [Source(path) for path in sorted(self._folder.glob("*.log"))]
-
     def _look(self) -> None:
         """Take in files that are new. The head comes first, then agents, then workers."""
-        wanted = [source for source in self._all() if self._stage is None or self._stage in source.stage_names]
-        for source in sorted(wanted, key=lambda s: (s.path.name != f"{HEAD}.log", bool(s.stage), s.path.name)):
+        found = [Source(path, self._stage) for path in sorted(self._folder.glob("*.log"))]
+        wanted = [source for source in found if self._stage is None or source.slot]
+        for source in sorted(wanted, key=lambda s: (s.path.name != f"{HEAD}.log", bool(s.slot), s.path.name)):
             self._sources.setdefault(source.path.name, source)
-        workers = [source for source in self._sources.values() if source.stage]
-        self._several = len({(source.node, source.model) for source in workers}) > 1
+        self._several = len({source.node for source in self._sources.values() if source.slot}) > 1
         self.width = max((len(source.name(several=self._several)) for source in self._sources.values()), default=0)
+
+
+def is_stage(wanted: str, role: str) -> bool:
+    """Whether ``--stage`` means this role: by its stage, or with its model before it."""
+    return wanted in (role, role.rpartition(".")[2])
 
 
 def style_of(source: str) -> str:

@@ -14,8 +14,10 @@ from typer.main import get_command
 from disagctl import __version__
 from disagctl.cli import (
     cancel,
+    cost,
     doctor,
     down,
+    gc,
     generate,
     get,
     init,
@@ -24,6 +26,7 @@ from disagctl.cli import (
     profile,
     scale,
     schema,
+    simulate,
     status,
     token,
     up,
@@ -41,6 +44,7 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.command("plan")(plan.plan)
 app.command("profile")(profile.profile)
+app.command("simulate")(simulate.simulate)
 app.command("up")(up.up)
 app.command("status")(status.status)
 app.command("generate")(generate.generate)
@@ -49,6 +53,8 @@ app.command("cancel")(cancel.cancel)
 app.command("logs")(logs.logs)
 app.command("scale")(scale.scale)
 app.command("down")(down.down)
+app.command("gc")(gc.gc)
+app.command("cost")(cost.cost)
 app.command("token")(token.token)
 app.command("doctor")(doctor.doctor)
 app.command("schema")(schema.schema)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from disagctl.cli.options import Output, SpecFile
-from disagctl.errors import DisagctlError, InfeasibleError, OverBudgetError
+from disagctl.errors import InfeasibleError
 
 if TYPE_CHECKING:
     from disagctl.planning.document import PlanView
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from disagctl.planning.plan_file import SavedPlan
     from disagctl.planning.protocol import Point
     from disagctl.spec import Spec
-    from planner.plan import Infeasible
 
 PLOT_S = 20.0  # for the solves behind a plot, beside the plan's own
 
@@ -94,6 +93,7 @@ def _solve(
 ) -> "tuple[PlanView, list[Point]]":
     """Raises InfeasibleError or OverBudgetError where there is no plan; with -o json the document says so as well."""
     from disagctl.cli.output import document
+    from disagctl.planning.deploy import refused
     from disagctl.planning.document import no_plan, plan_view, planned
     from disagctl.planning.question import question
     from disagctl.planning.solver_process import solve
@@ -101,21 +101,13 @@ def _solve(
     from planner.plan import Infeasible
 
     asked = question(inputs, *explain) if explain else None
-    answer = solve(job_of(inputs.request, limit_s, asked, sweep_s=PLOT_S if sweep else 0.0), waiting=_spinner)
+    answer = solve(job_of(inputs.request, limit_s, asked, sweep_s=PLOT_S if sweep else 0.0), waiting=spinner)
     made = planned(answer)
     if isinstance(made, Infeasible):
         if output == "json":
             document(no_plan(inputs.spec.name, made))
         raise refused(made)
     return plan_view(inputs, made, answer.explanation), answer.sweep
-
-
-def refused(found: "Infeasible") -> DisagctlError:
-    """The error that says why there is no plan; CONTRACT's exit code goes with its class."""
-    if found.kind == "over_budget":
-        return OverBudgetError("every plan costs more than the budget", why=found.why, next=found.relaxation)
-    code = "profile_first" if found.kind == "no_profile" else None
-    return InfeasibleError(f"there is no plan ({found.constraint})", why=found.why, next=found.relaxation, code=code)
 
 
 def _show(view: "PlanView", points: "list[Point]", output: str) -> None:
@@ -152,7 +144,8 @@ def _draw(view: "PlanView", points: "list[Point]", target: Path) -> None:
     say(f"wrote {target}")
 
 
-def _spinner() -> "contextlib.AbstractContextManager[object]":
+def spinner() -> "contextlib.AbstractContextManager[object]":
+    """Shown on a terminal while the solver is at work."""
     from disagctl.cli.output import console, is_terminal
 
     return (

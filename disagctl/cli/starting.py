@@ -38,7 +38,7 @@ def _table(name: str) -> Iterator[OnProgress]:
     from rich.console import Group
     from rich.spinner import Spinner
 
-    from disagctl.ui.status import in_order, worker_table
+    from disagctl.ui.status import in_order, node_table, worker_table
 
     spinner = Spinner("dots", f"starting the head of {name}")
     with live(spinner) as display:
@@ -47,6 +47,8 @@ def _table(name: str) -> Iterator[OnProgress]:
             spinner.update(text=f"{view.name}: {view.state} — {readiness(view)}")
             several = len({stage.model for stage in view.stages}) > 1
             parts = [worker_table(in_order(view), several=several)] if view.workers else []
+            rented = [node for node in view.nodes if node.provider != "local"]
+            parts += [node_table(rented)] if rented else []
             display.update(Group(spinner, *parts))
 
         yield show

@@ -101,7 +101,7 @@ _REST = """
 # bundles: true              # may stages share a GPU?
 # placement: {cross_cloud: false}              # also max_spot_share, max_pool_share, egress_usd_per_gib
 # quotas: []                 # such as {accelerator: H100, cloud: aws, max_gpus: 16}
-# policy: {dispatch: fifo, scaling: hybrid}     # scaling: hybrid | reactive | predict | static
+# policy: {dispatch: fifo, scaling: hybrid, interval: 5s}   # scaling: hybrid | reactive | predict | static
 # pipeline: {mode: async, encoder_cache: true}  # overlap receiving, computing and sending; encode a prompt once
 # transport: {mode: auto, trusted_networks: []} # auto | inline | shm | zmq | mooncake | relay
 # artifacts: {store: head, ttl: 7d, max_gib: 50}

@@ -153,6 +153,15 @@ def read_plan(path: Path) -> SavedPlan:
     return saved
 
 
+def whole(path: Path) -> Plan:
+    """All that a plan says, not only what is needed to follow it. Raises SpecError for a file that lacks some of it."""
+    data = _read(path)
+    try:
+        return msgspec.convert({**msgspec.json.decode(data, type=dict[str, Any]), "type": "plan"}, Plan)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
+        raise broken(path, "the plan is not whole", str(err), data) from err
+
+
 def seating(saved: SavedPlan) -> list[SeatedNode]:
     """Which replicas go on which node: the largest first, onto the first node with room. ValueError: they do not fit."""
     nodes: list[tuple[SavedOffer, list[Seat]]] = [(one.offer, []) for one in saved.nodes for _ in range(one.nodes)]

@@ -52,18 +52,17 @@ def follow(path: Path, spec: Spec) -> None:
     for what this version cannot start."""
     saved = read_plan(path)
     elsewhere = sorted({row.offer.cloud for row in saved.rows} - {LOCAL})
-    if saved.name == spec.name and (elsewhere or spec.infra != [LOCAL]):
-        raise InfeasibleError(
-            f"infra {', '.join(elsewhere or spec.infra)} cannot be provisioned",
-            why="this version starts services on `infra: local` only", next="set infra: local", code="infra_unsupported",
-        )  # fmt: skip
+    if saved.name == spec.name and elsewhere:
+        raise UsageError(
+            f"{path} is a plan for {', '.join(elsewhere)}", why="the spec says infra: local", next="plan it again"
+        )
     _same_wish(path, saved, spec)
     counts: dict[tuple[str, str], int] = {}
     formats: dict[tuple[str, str], str] = {}
     for row in saved.rows:
         if "+" in row.stage:
             raise InfeasibleError(
-                f"{path}: {row.stage} is a bundle", why="this version starts every stage in a worker of its own",
+                f"{path}: {row.stage} is a bundle", why="on this machine every stage is a worker of its own",
                 next="set bundles: false and plan it again", code="bundle_unsupported",
             )  # fmt: skip
         counts[row.model, row.stage] = counts.get((row.model, row.stage), 0) + row.replicas
@@ -127,7 +126,7 @@ def _affordable(path: Path, saved: SavedPlan, live: SavedPlan, budget: float | N
         raise OverBudgetError(
             f"{path} costs ${live.usd_per_hour:.2f}/h now",
             why=f"it said ${saved.usd_per_hour:.2f}/h, and prices rose by more than {RISE:.0%}",
-            next="plan it again", code="prices_rose",
+            next="plan it again", code="price_rose",
         )  # fmt: skip
     if budget is not None and live.usd_per_hour > budget:
         raise OverBudgetError(

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psutil
 
 from disagctl.errors import TeardownError
@@ -23,6 +25,8 @@ class LocalProvisioner:
     """Agents as child processes."""
 
     name = "local"
+    period_s = 0.5
+    lag_s = 0.0
 
     def __init__(self, where: ServicePaths) -> None:
         self._where = where
@@ -47,14 +51,15 @@ class LocalProvisioner:
         finally:
             os.close(log_fd)
         self._children[child.pid] = child
-        return NodeHandle(request.node, True, child.pid, psutil.Process(child.pid).create_time())
+        created = psutil.Process(child.pid).create_time()
+        return NodeHandle(request.node, "up", request.intent, pid=child.pid, pid_created=created)
 
-    async def list(self, known: list[NodeHandle]) -> list[NodeHandle]:
-        """Which of these still run."""
+    async def list(self, known: Sequence[NodeHandle]) -> list[NodeHandle]:
+        """Which of these still run. Agents that no record names are ``strays``' business: one may be starting this moment."""
         for child in list(self._children.values()):
             if child.poll() is not None:
                 del self._children[child.pid]
-        return [NodeHandle(h.node, alive(h.pid, h.pid_created), h.pid, h.pid_created) for h in known]
+        return [msgspec.structs.replace(h, state="up" if alive(h.pid, h.pid_created) else "gone") for h in known]
 
     async def release(self, handle: NodeHandle) -> None:
         """Ask the agent to end; end its whole session if it does not."""
@@ -62,6 +67,11 @@ class LocalProvisioner:
         child = self._children.pop(handle.pid or -1, None)
         if child is not None:
             child.wait()
+
+    async def logs(self, handle: NodeHandle, tail: int) -> tuple[str, ...]:
+        """The agent's log file."""
+        path = self._where.logs / f"{handle.node}.log"
+        return tuple(path.read_text(errors="replace").splitlines()[-tail:]) if path.exists() else ()
 
 
 def alive(pid: int | None, created: float | None) -> bool:

@@ -104,6 +104,13 @@ def _networks(spec: Spec, tree: Map) -> None:
             line = line_of(tree, "transport", "trusted_networks", i)
             raise Problem(line, f"{shown(network)} is not a network", "write it as 10.0.0.0/8") from err
 
+    if spec.network.advertise != "auto":
+        try:
+            ipaddress.ip_address(spec.network.advertise)
+        except ValueError as err:
+            line = line_of(tree, "network", "advertise")
+            raise Problem(line, f"{shown(spec.network.advertise)} is no address", "write it as 10.0.0.5") from err
+
 
 def _transport(spec: Spec, tree: Map) -> None:
     transport, line = spec.transport, line_of(tree, "transport", "mode")

@@ -135,7 +135,7 @@ class StageWish(_Section):
 class Placement(_Section):
     """Where stages may be, and how much may hang on machines that can be taken away.
 
-    ``max_spot_share``: of all rented GPUs, on spot. ``max_pool_share``: of all spend, on one spot pool (cloud, region, GPU).
+    ``max_spot_share``: of all GPUs in use, on spot. ``max_pool_share``: of all spend, on one spot pool (cloud, region, GPU).
     ``egress_usd_per_gib``: by cloud, instead of the shipped prices.
     """
 
@@ -158,10 +158,16 @@ class Quota(_Section):
 
 
 class Policy(_Section):
-    """Who is served next, and how the fleet follows the load."""
+    """Who is served next, and how the fleet follows the load: looked at once an ``interval``.
+
+    ``workers``: of all stages together on this machine; None: one a GPU where a stage's ``replicas`` are a range, else as
+    few as may be.
+    """
 
     dispatch: Literal["fifo"] = "fifo"
     scaling: Literal["hybrid", "reactive", "predict", "static"] = "hybrid"
+    interval_s: Duration = field(name="interval", default=5.0)
+    workers: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
 class Pipeline(_Section):
@@ -201,6 +207,12 @@ class Api(_Section):
     max_queued: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
 
 
+class Network(_Section):
+    """``advertise``: the address of this machine that the nodes reach it by; ``auto``: that of its default route."""
+
+    advertise: str = "auto"
+
+
 class Lifetime(_Section):
     """When the service ends by itself."""
 
@@ -230,6 +242,7 @@ class Spec(_Section):
     profiles: str | None = None
     secrets: list[str] = field(default_factory=list)
     api: Api = field(default_factory=Api)
+    network: Network = field(default_factory=Network)
     lifetime: Lifetime = field(default_factory=Lifetime)
 
     def wish(self, model: str, stage: str) -> StageWish:

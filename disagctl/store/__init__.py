@@ -9,6 +9,7 @@ from disagctl.store.changes import (
     mark_fetched,
     next_incarnation,
     put_node,
+    reserve_node,
     set_meta,
 )
 from disagctl.store.writer import Store, StoreFull
@@ -24,5 +25,6 @@ __all__ = [
     "mark_fetched",
     "next_incarnation",
     "put_node",
+    "reserve_node",
     "set_meta",
 ]

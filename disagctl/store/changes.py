@@ -4,9 +4,14 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 
-from disagctl.store.rows import EventRow, ItemRow, NodeRow
+from disagctl.errors import OverBudgetError
+from disagctl.store.rows import NODE_COLUMNS, EventRow, ItemRow, NodeRow
 
 KEEP_EVENTS: Final = 5_000
+SPENT: Final = (
+    "SELECT COALESCE(SUM(usd_per_hour * MAX(0, COALESCE(closed_at, ?) - billed_from) / 3600), 0) FROM nodes"
+    " WHERE billed_from IS NOT NULL"
+)
 
 Write = Callable[[sqlite3.Connection], Any]
 
@@ -76,7 +81,35 @@ def delete_job(job: str) -> Write:
 
 def put_node(node: NodeRow) -> Write:
     """Insert or replace a node."""
-    return lambda db: db.execute("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", node.values())
+    values = node.values()  # as they are now: the row goes on changing
+    marks = ", ".join("?" * len(values))
+    return lambda db: db.execute(f"INSERT OR REPLACE INTO nodes ({NODE_COLUMNS}) VALUES ({marks})", values)  # noqa: S608
+
+
+def reserve_node(node: NodeRow, max_usd_per_hour: float | None, max_usd_total: float | None) -> Write:
+    """Insert a node if the budget has room for what it reserves: counted and inserted in one transaction.
+
+    ``max_usd_total``: not another one once that much has been spent. Raises OverBudgetError.
+    """
+    insert = put_node(node)
+
+    def change(db: sqlite3.Connection) -> None:
+        held = db.execute("SELECT COALESCE(SUM(reserved), 0) FROM nodes WHERE state != 'gone'").fetchone()[0]
+        if max_usd_per_hour is not None and held + node.reserved > max_usd_per_hour * (1 + 1e-9):
+            raise OverBudgetError(
+                f"{node.offer} would exceed the budget", code="over_budget",
+                why=f"${held:.2f}/h is taken, it may cost ${node.reserved:.2f}/h, the wall is ${max_usd_per_hour:.2f}/h",
+                next="raise budget.max_usd_per_hour, or lower the workload",
+            )  # fmt: skip
+        spent = db.execute(SPENT, (node.created_at,)).fetchone()[0]
+        if max_usd_total is not None and spent >= max_usd_total:
+            raise OverBudgetError(
+                f"${spent:.2f} are spent", why=f"budget.max_usd_total is ${max_usd_total:.2f}",
+                next="raise budget.max_usd_total, or take the service down", code="over_budget",
+            )  # fmt: skip
+        insert(db)
+
+    return change
 
 
 def add_event(event: EventRow) -> Write:

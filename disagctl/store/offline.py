@@ -4,13 +4,18 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from disagctl.store.rows import NODE_COLUMNS, NodeRow
 
-def open_nodes(store: Path) -> list[tuple[str, int | None, float | None]]:
-    """(id, pid, start time) of the nodes that are not known to be gone."""
-    return [
-        (row[0], row[1], row[2])
-        for row in _query(store, "SELECT id, pid, pid_created FROM nodes WHERE state != 'gone'")
-    ]
+
+def nodes(store: Path) -> list[NodeRow]:
+    """Every machine there ever was, the oldest first."""
+    rows = _query(store, f"SELECT {NODE_COLUMNS} FROM nodes ORDER BY created_at")  # noqa: S608  # our own columns
+    return [NodeRow(*row) for row in rows]
+
+
+def open_nodes(store: Path) -> list[NodeRow]:
+    """The machines that are not known to be gone."""
+    return [row for row in nodes(store) if row.state != "gone"]
 
 
 def unfetched(store: Path) -> list[tuple[str, str, str | None, bytes | None]]:
@@ -22,6 +27,11 @@ def unfetched(store: Path) -> list[tuple[str, str, str | None, bytes | None]]:
 def outcomes(store: Path) -> dict[str, int]:
     """Number of requests by state."""
     return {row[0]: row[1] for row in _query(store, "SELECT state, COUNT(*) FROM items GROUP BY state")}
+
+
+def finished_requests(store: Path) -> int:
+    """How many pictures and videos were made."""
+    return int(outcomes(store).get("succeeded", 0))
 
 
 def last_events(store: Path, count: int) -> list[tuple[int, float, str, str]]:

@@ -8,9 +8,6 @@ ITEM_COLUMNS = (
     "id, job, idx, kind, model, params, seed, upload, priority, deadline_s, created_at, state, finished_at, attempts,"
     " code, message, param, mime, nbytes, checksum, file"
 )
-NODE_COLUMNS = (
-    "id, provider, offer, usd_per_hour, token_hash, public_key, state, created_at, pid, pid_created, closed_at"
-)
 
 
 class ItemRow(msgspec.Struct):
@@ -56,7 +53,12 @@ class ItemRow(msgspec.Struct):
 
 
 class NodeRow(msgspec.Struct):
-    """One machine. state: requested | launching | up | draining | releasing | lost | gone."""
+    """One machine. state: requested | launching | up | draining | releasing | lost | gone.
+
+    ``offers``: JSON of the offers to be tried, in order; ``offer`` and ``usd_per_hour``: the one it came from, before that is
+    known the first and the dearest. ``reserved``: USD an hour that the budget keeps for it until it is gone. ``parts``: JSON,
+    USD an hour of each role it was rented for. ``billed_from``: since when it costs, None while (or because) it never was.
+    """
 
     id: str
     provider: str
@@ -69,10 +71,28 @@ class NodeRow(msgspec.Struct):
     pid: int | None = None
     pid_created: float | None = None
     closed_at: float | None = None
+    intent: str = ""
+    wish: str = ""
+    offers: bytes = b"[]"
+    parts: bytes = b"{}"
+    reserved: float = 0.0
+    provider_id: str = ""
+    request_id: str = ""
+    billed_from: float | None = None
+    why: str = ""
 
     def values(self) -> tuple[Any, ...]:
         """All columns."""
         return tuple(getattr(self, name) for name in self.__struct_fields__)
+
+    def usd(self, now: float) -> float:
+        """What it has cost by then (wall clock)."""
+        if self.billed_from is None:
+            return 0.0
+        return self.usd_per_hour * max(0.0, (self.closed_at or now) - self.billed_from) / 3600
+
+
+NODE_COLUMNS = ", ".join(NodeRow.__struct_fields__)
 
 
 class EventRow(msgspec.Struct):

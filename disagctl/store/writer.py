@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from disagctl.store.changes import Write
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MAX_PENDING: Final = 20_000
 MAX_GROUP: Final = 1_000
 
@@ -43,6 +43,12 @@ CREATE TABLE IF NOT EXISTS tokens (hash TEXT PRIMARY KEY, created_at REAL NOT NU
 """
 
 
+ADDED_TO_NODES: Final = (  # since version 1
+    "intent TEXT NOT NULL DEFAULT ''", "wish TEXT NOT NULL DEFAULT 'local'", "offers BLOB NOT NULL DEFAULT '[]'",
+    "parts BLOB NOT NULL DEFAULT '{}'", "reserved REAL NOT NULL DEFAULT 0", "provider_id TEXT NOT NULL DEFAULT ''",
+    "request_id TEXT NOT NULL DEFAULT ''", "billed_from REAL", "why TEXT NOT NULL DEFAULT ''",
+)  # fmt: skip
+
 Item = tuple[Write, "asyncio.Future[Any]", asyncio.AbstractEventLoop]
 
 
@@ -59,6 +65,14 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def upgrade(db: sqlite3.Connection) -> None:
+    """Add the columns that an earlier version did not have."""
+    known = {row[1] for row in db.execute("PRAGMA table_info(nodes)")}
+    for column in ADDED_TO_NODES:
+        if column.partition(" ")[0] not in known:
+            db.execute(f"ALTER TABLE nodes ADD COLUMN {column}")
+
+
 class Store:
     """Open in the head's process only. ``write`` is awaited on the event loop."""
 
@@ -67,6 +81,7 @@ class Store:
         self._path = path
         self._db = connect(path)
         self._db.executescript(SCHEMA)
+        upgrade(self._db)
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._read = connect(path)
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()

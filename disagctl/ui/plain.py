@@ -10,6 +10,7 @@ def changes(before: StatusView | None, after: StatusView, *, events: bool = True
     lines: list[str] = []
     if before is None or before.state != after.state:
         lines.append(f"{after.name}: {after.state} — {readiness(after)}")
+    lines += _nodes(before, after)
     known = {worker.id: worker for worker in before.workers} if before else {}
     for worker in after.workers:
         old = known.pop(worker.id, None)
@@ -33,9 +34,23 @@ def load_line(view: StatusView) -> str:
     """The load in one line, for a watcher that writes every few seconds."""
     counts = view.requests
     rate = "" if view.requests_per_min is None else f", {view.requests_per_min:.1f} req/min"
-    return (
-        f"{view.name}: {view.state} — {counts.queued} queued, {counts.running} running, {counts.succeeded} done{rate}"
-    )
+    switching = sum(stage.switching for stage in view.stages)
+    moves = f", {switching} switching" if switching else ""
+    done = f"{counts.queued} queued, {counts.running} running, {counts.succeeded} done"
+    return f"{view.name}: {view.state} — {done}{rate}{moves}"
+
+
+def _nodes(before: StatusView | None, after: StatusView) -> list[str]:
+    """Rented machines that are new or in another state; those that are gone."""
+    known = {node.id: node.state for node in before.nodes} if before else {}
+    rented = [node for node in after.nodes if node.provider != "local"]
+    lines = [
+        f"{node.id}: {node.state} — {clean(node.offer)}, ${node.usd_per_hour:.2f}/h"
+        for node in rented
+        if known.get(node.id) != node.state
+    ]
+    left = {node.id for node in after.nodes}
+    return lines + [f"{node}: gone" for node in known if node not in left]
 
 
 def _settled(worker: WorkerView) -> str:

@@ -1,39 +1,64 @@
 """A StatusView as a picture: header, stages, workers, nodes, what happened. Pure; the clock is an argument."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from disagctl.ui.tables import NOTHING, bar, clean, nbytes, percent, seconds, sparkline, state, table
-from disagctl.views import EventView, NodeView, StageView, StatusView, WorkerView
+from disagctl.views import EventView, LoopView, NodeView, StageView, StatusView, WorkerView
 
 EVENTS_SHOWN: Final = 8
 EVENTS_MOST: Final = 20
-FIXED_LINES: Final = 12  # header, headings and the blank lines between
-_NUMBERS: Final = ("READY", "SWITCH", "DRAIN", "QUEUE", "RUN", "S/REQ", "P95")  # fits 80 columns
+PROMISED: Final = 0.95  # an objective is a 95th percentile
+FEED_LEAST: Final = 6  # lines that the feed has of a screen, before the workers that are well
+_NUMBERS: Final = ("READY", "SWITCH", "DRAIN", "GPUS", "QUEUE", "RUN", "S/REQ", "P95")
+_LOOP_KINDS: Final = ("scale", "switch", "drain", "nodes")
+_WELL: Final = ("ready", "busy")
 
 
 def service_status(view: StatusView, *, now: float, history: Sequence[float] = (), height: int | None = None) -> Group:
-    """The whole service. ``history``: requests a minute, oldest first. ``height``: lines there are; the feed gives way."""
-    parts: list[RenderableType] = [header(view, now=now, history=history)]
+    """The whole service. ``history``: requests a minute, oldest first. ``height``: lines there are.
+
+    On a low screen the workers that are well give way first, then the feed.
+    """
     several = len({stage.model for stage in view.stages}) > 1
+    top = header(view, now=now, history=history)
+    parts: list[RenderableType] = [top]
+    used = len(top.plain.splitlines())
     if view.stages:
-        parts += [Text(), stage_table(view.stages, several=several)]
-    if view.workers:
-        parts += [Text(), worker_table(in_order(view), several=several)]
+        parts += [Text(), stage_table(view.stages, several=several, gpus=gpus_of(view))]
+        used += len(view.stages) + 3
     nodes = view.nodes if any(node.provider != "local" for node in view.nodes) else []
     if nodes:
+        used += len(nodes) + 3
+    workers, feed = in_order(view), list(view.events)
+    if height is None:
+        feed = feed[-EVENTS_SHOWN:]
+    else:
+        left = height - used
+        for_feed = min(len(feed), FEED_LEAST) + 1 if feed else 0
+        workers = _most_telling(workers, max(left - for_feed - 3, 0))
+        left -= len(workers) + 3 if workers else 0
+        feed = feed[-min(left - 1, EVENTS_MOST) :] if left > 1 else []
+    if workers:
+        parts += [Text(), worker_table(workers, several=several)]
+    if nodes:
         parts += [Text(), node_table(nodes)]
-    lines = FIXED_LINES + len(view.stages) + len(view.workers) + (len(nodes) + 3 if nodes else 0)
-    room = EVENTS_SHOWN if height is None else height - lines
-    feed = list(view.events)[-max(0, min(room, EVENTS_MOST)) :] if room > 0 else []
     if feed:
         parts += [Text(), event_feed(feed)]
     return Group(*parts)
+
+
+def _most_telling(workers: list[WorkerView], room: int) -> list[WorkerView]:
+    """All if they fit, else those that are not simply at work."""
+    if len(workers) <= room:
+        return workers
+    return [worker for worker in workers if worker.state not in _WELL][:room]
 
 
 def header(view: StatusView, *, now: float, history: Sequence[float] = ()) -> Text:
@@ -49,6 +74,11 @@ def header(view: StatusView, *, now: float, history: Sequence[float] = ()) -> Te
         text.append(sparkline(history), style="cyan").append("  " if history else " ")
     if view.p95_s is not None:
         text.append(f"p95 {seconds(view.p95_s)}")
+    kept = [stage.slo_attainment for stage in view.stages if stage.slo_attainment is not None]
+    if kept:
+        text.append(f"  {percent(min(kept))} in time", style="default" if min(kept) >= PROMISED else "yellow")
+    if view.loop is not None and view.loop.mode != "static":
+        text.append("\n").append_text(_loop(view.loop))
     counts = view.requests
     text.append(f"\n{counts.queued} queued · {counts.running} running · {counts.succeeded} done · ")
     text.append(f"{counts.failed} failed", style="bold red" if counts.failed else "default")
@@ -65,21 +95,50 @@ def _money(view: StatusView) -> Text:
     limit = (view.budget or {}).get("max_usd_per_hour")
     if limit:
         text.append(f" of ${limit:.2f} ").append_text(bar(view.usd_per_hour / limit))
-    if view.usd_total:
-        text.append(f"  ${view.usd_total:.2f} spent")
+    most = (view.budget or {}).get("max_usd_total")
+    if view.usd_total or most:
+        text.append(f"  ${view.usd_total:.2f} spent" + (f" of ${most:.2f}" if most else ""))
     return text.append("  ")
 
 
-def stage_table(stages: Iterable[StageView], *, several: bool) -> Table:
-    """A row a stage."""
-    made = table("STAGE", *_NUMBERS[:5], "BUSY", *_NUMBERS[5:], right=_NUMBERS)
+def _loop(loop: LoopView) -> Text:
+    """How the fleet follows the load, and what made it move last."""
+    parts = [loop.mode]
+    if loop.arrivals_per_min:
+        parts.append(f"{sum(loop.arrivals_per_min.values()):.1f} arrive/min")
+    if loop.switches:
+        parts.append(f"{loop.switches} switches")
+    if loop.pinned:
+        parts.append("pinned " + ", ".join(f"{role.rpartition('.')[2]}={n}" for role, n in loop.pinned.items()))
+    if loop.cooldown_s >= 1:
+        parts.append(f"waits {seconds(loop.cooldown_s)}")
+    if loop.why:
+        parts.append(clean(loop.why))
+    return Text(" · ".join(parts), style="dim")
+
+
+def gpus_of(view: StatusView) -> dict[tuple[str, str], int]:
+    """GPUs that each stage's workers are on; empty where there are none."""
+    found: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for worker in view.workers:
+        if worker.gpu is not None:
+            found.setdefault((worker.model, worker.stage), set()).add((worker.node, worker.gpu))
+    return {role: len(places) for role, places in found.items()}
+
+
+def stage_table(
+    stages: Iterable[StageView], *, several: bool, gpus: Mapping[tuple[str, str], int] | None = None
+) -> Table:
+    """A row a stage. ``gpus``: those it is on; without any, the tasks out with its workers are shown instead."""
+    fourth = "GPUS" if gpus else "RUN"
+    made = table("STAGE", "READY", "SWITCH", "DRAIN", fourth, "QUEUE", "BUSY", "S/REQ", "P95", right=_NUMBERS)
     made.columns[6].no_wrap = True
     for stage in stages:
         ready = Text(f"{stage.ready}/{stage.desired}", style="green" if stage.ready >= stage.desired else "yellow")
-        busy = (
-            bar(stage.busy, 5).append(f" {percent(stage.busy):>5}", style="default") if stage.ready else Text(NOTHING)
-        )
-        numbers = [_count(value) for value in (stage.switching, stage.draining, stage.queued, stage.running)]
+        share = stage.busy if stage.utilisation is None else stage.utilisation
+        busy = bar(share, 5).append(f" {percent(share):>5}", style="default") if stage.ready else Text(NOTHING)
+        held = gpus.get((stage.model, stage.stage), 0) if gpus else stage.running
+        numbers = [_count(value) for value in (stage.switching, stage.draining, held, stage.queued)]
         times = (seconds(stage.seconds_per_request), seconds(stage.p95_s))
         made.add_row(role(stage.model, stage.stage, several=several), ready, *numbers, busy, *times)
     return made
@@ -113,13 +172,19 @@ def node_table(nodes: Iterable[NodeView]) -> Table:
 
 def event_feed(events: Iterable[EventView]) -> Table:
     """What happened and why, the newest last."""
+    events = list(events)
     made = Table.grid(padding=(0, 2))
-    made.add_column(style="dim", no_wrap=True)
-    made.add_column(style="cyan", no_wrap=True)
+    made.add_column(style="dim", no_wrap=True, min_width=8)
+    made.add_column(no_wrap=True, min_width=min(max((cell_len(clean(e.kind)) for e in events), default=0), 16))
     made.add_column(overflow="ellipsis", no_wrap=True)
     for event in events:
-        made.add_row(clock_time(event.at), clean(event.kind), clean(event.why))
+        made.add_row(clock_time(event.at), Text(clean(event.kind), _style(event.kind)), clean(event.why))
     return made
+
+
+def _style(kind: str) -> str:
+    """What the loop did stands out."""
+    return "bold green" if kind in _LOOP_KINDS else "cyan"
 
 
 def role(model: str, stage: str, *, several: bool) -> str:

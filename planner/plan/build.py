@@ -90,7 +90,8 @@ def build(
     _capacity(model)
     _pools(model)
     _service(model)
-    add_limits(model.problem, universe.request, market, model.sites, model.rent, model.moves)
+    busy = None if narrow is None else _needed(model)
+    add_limits(model.problem, universe.request, market, model.sites, model.rent, model.moves, busy)
     if universe.request.cross_cloud and universe.request.egress:
         _egress(model)
     budget = universe.request.max_usd_per_hour
@@ -171,12 +172,16 @@ def _columns(model: Model, allowed: list[tuple[Option, int, list[int]]], tie_usd
             load = classes[k].rate_per_s * option.served[k].seconds
             slowest[key][k] = max(slowest[key].get(k, 0.0), load)
     gpus_most: dict[int, float] = defaultdict(float)
+    share = model.universe.request.spot_share
+    beside = (
+        1 if share is None or not tie_usd else 1 + math.ceil((1 - share) / max(share, 0.1))
+    )  # on-demand, for the share
     for option, at, ks in allowed:
         key = (option.model, option.bundle, market.pools[at].cell)
         a, h, _ = rules.queues[option.model, option.bundle]
         most = math.ceil((sum(slowest[key].values()) + h) / a) + queue_sites[key] + _least(model, option)
         gpus_most[at] += most * option.gpus
-        count = problem.column(tie_usd * option.gpus, high=most, integer=True)
+        count = problem.column(tie_usd * option.gpus, high=most * beside, integer=True)
         own = {k: problem.column(high=1.0) for k in ks if model.first(k)}
         flows = {k: own[model.group.get(k, k)] for k in ks}
         model.sites.append(Site(option, at, market.pools[at].cell, count, flows))
@@ -259,6 +264,17 @@ def _capacity(model: Model) -> None:
                 {k for site in sites for k in site.flows if model.first(k)}
             ):  # implied; makes the relaxation tight
                 problem.row([*((site.flows[k], 1.0) for site in sites if k in site.flows), (opened, -1.0)], upper=0.0)
+
+
+def _needed(model: Model) -> dict[int, float]:
+    """Flow column → GPUs that all of it needs at the least."""
+    classes = model.universe.request.workload.classes
+    gpus: dict[int, float] = defaultdict(float)
+    for site in model.sites:
+        a, _, _ = model.rules.queues[site.option.model, site.option.bundle]
+        for k, column in site.flows.items():
+            gpus[column] += classes[k].rate_per_s * site.option.served[k].seconds * site.option.gpus / a
+    return gpus
 
 
 def _replicas_most(model: Model, sites: list[Site]) -> float:

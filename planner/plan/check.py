@@ -138,10 +138,11 @@ def _money(request: PlanRequest, plan: Plan) -> Iterator[str]:
         yield f"costs ${spend:.4f}/h, says ${plan.usd_per_hour:.4f}/h"
     if request.max_usd_per_hour is not None and _over(plan.usd_per_hour, request.max_usd_per_hour):
         yield f"${plan.usd_per_hour:.2f}/h over ${request.max_usd_per_hour:.2f}/h"
-    gpus = sum(one.nodes * one.offer.count for one in plan.nodes)
-    spot = sum(one.nodes * one.offer.count for one in plan.nodes if one.offer.spot)
+    working = [row for row in plan.rows if row.routes]
+    gpus = sum(row.replicas * row.gpus_per_replica for row in working)
+    spot = sum(row.replicas * row.gpus_per_replica for row in working if row.offer.spot)
     if request.spot_share is not None and _over(spot, request.spot_share * gpus):
-        yield f"{spot} of {gpus} GPUs on spot"
+        yield f"{spot} of {gpus} GPUs in use are on spot"
     pools: dict[tuple[str, str, str], float] = defaultdict(float)
     for one in plan.nodes:
         if one.offer.spot:

@@ -15,13 +15,14 @@ from planner.plan.level import SHARES, SLACKS, Level, Rules, fastest, rules_of
 from planner.plan.market import Market, open_market, usable_offers
 from planner.plan.options import Universe, enumerate_options
 from planner.plan.problem import Solution
-from planner.plan.prune import WINDOWS, prune, size_of
+from planner.plan.prune import WINDOWS, best_cells, prune, size_of
 from planner.plan.request import PlanRequest
 
 SMALL = 300  # pairs of class and site up to which every level is tried, and the gap is closed
 FEW_TIERS = 40  # as many price tiers as a small problem may have
 MEDIUM = 1000  # up to which every share is tried
 LARGE = 5000  # beyond: pruned, one level at a time, 1 %
+DIVERSE_S = 15.0  # solver time of one large program with limits of diversity: their last per cent take minutes
 
 
 class Found(msgspec.Struct):
@@ -57,6 +58,12 @@ class Scene(msgspec.Struct):
     def small(self) -> bool:
         """Whether every level is tried and the gap closed."""
         return self.pairs <= SMALL and len(self.market.tiers) <= FEW_TIERS
+
+    @property
+    def diverse(self) -> bool:
+        """Whether the spot share or one pool's is limited."""
+        request = self.universe.request
+        return request.spot_share is not None or request.pool_share is not None
 
     def gap(self) -> float:
         """The gap to reach: 0 for small problems."""
@@ -136,7 +143,9 @@ def attempt(scene: Scene, rules: Rules, level: Level, keep: Keep = everything) -
     solution: Solution | None = None
     for window in WINDOWS if scene.pairs > LARGE else ():
         if solution is None:
-            narrowed = prune(scene.universe, scene.market, rules, keep, window)
+            fewer = scene.diverse and window == WINDOWS[0]
+            market = best_cells(scene.universe, scene.market, rules, keep) if fewer else scene.market
+            narrowed = prune(scene.universe, market, rules, keep, window)
             model = build(scene.universe, narrowed.market, rules, keep, narrowed, capped=scene.capped)
             solution = _solve(scene, model) if isinstance(model, Model) else None
     if solution is None:
@@ -162,9 +171,10 @@ def _found(model: Model, solution: Solution, level: Level) -> Found | None:
 
 def _solve(scene: Scene, model: Model) -> Solution | None:
     """HiGHS, and CBC when what it says breaks the program's own rows."""
-    request, gap = scene.universe.request, scene.gap()
-    diverse = request.spot_share is not None or request.pool_share is not None
-    solution = solve(model.problem, scene.left_s, gap, presolve=diverse or scene.pairs <= LARGE)
+    gap = scene.gap()
+    large = scene.pairs > LARGE
+    limit_s = min(scene.left_s, DIVERSE_S) if large and scene.diverse else scene.left_s
+    solution = solve(model.problem, limit_s, gap, presolve=scene.diverse or not large)
     scene.spent_s += solution.seconds
     scene.rounds += 1
     if (solution.values and model.problem.residual(np.array(solution.values)) > 1e-5) or solution.status == "error":

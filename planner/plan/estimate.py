@@ -2,7 +2,7 @@
 
 import msgspec
 
-from planner.facts import dispatch, queueing
+from planner.facts import dispatch, overlap, queueing
 from planner.facts.response import Visit, Way, quantile
 from planner.plan.build import Model, Site
 from planner.plan.level import partitions
@@ -16,6 +16,7 @@ class State(msgspec.Struct, frozen=True):
     """One queue of a solution. ``load`` in busy replicas, as the plan's flows have it.
 
     ``services``: class → (share, seconds) on each type of GPU that takes it, as first come, first served has it.
+    ``spans``: class → (share, seconds) of wait and service together, of a queue whose waits follow no formula.
     """
 
     replicas: int
@@ -24,6 +25,12 @@ class State(msgspec.Struct, frozen=True):
     waits: float
     wait_s: float
     services: dict[int, tuple[tuple[float, float], ...]]
+    spans: dict[int, tuple[tuple[float, float], ...]] = {}
+
+    def visit(self, k: int) -> Visit:
+        """What a request of a class meets here."""
+        spans = self.spans.get(k)
+        return Visit(spans, 0.0, 0.0) if spans else Visit(self.services[k], self.waits, self.wait_s)
 
 
 class Outlook(msgspec.Struct, frozen=True):
@@ -75,21 +82,44 @@ def _state(model: Model, sites: list[Site], values: list[float]) -> State:
     load = sum(rate * seconds[at][k] for at, own in enumerate(rates) for k, rate in own.items())
     if load <= 0:
         return State(sum(counts), 0.0, 0.0, 0.0, 0.0, {})
-    flows = dispatch.first_come(counts, rates, seconds)
-    used = [at for at, own in enumerate(flows) if own]
-    waits, wait_s = _wait(counts, flows, seconds, workload.cv2)
-    parts = {tuple(at for at in used if k in rates[at]) for own in flows for k in own}
-    for part in parts - {tuple(used)}:  # classes that only some types take: the queue is as slow as its slowest part
-        alone = _wait(
-            [counts[at] for at in part], [rates[at] for at in part], [seconds[at] for at in part], workload.cv2
-        )
-        waits, wait_s = max((waits, wait_s), alone, key=lambda one: one[0] * one[1])
-    services: dict[int, tuple[tuple[float, float], ...]] = {}
-    for k in sorted({k for own in flows for k in own}):
-        total = sum(own.get(k, 0.0) for own in flows)
-        services[k] = tuple((flows[at][k] / total, seconds[at][k]) for at in used if k in flows[at])
     rate = sum(rate for own in rates for rate in own.values())
+    used = [at for at, own in enumerate(rates) if own]
+    classes = {k for own in rates for k in own}
+    if any(k not in rates[at] for k in classes for at in used):
+        return _played(counts, rates, seconds, load, workload.cv2)
+    flows = dispatch.first_come(counts, rates, seconds)
+    waits, wait_s = _wait(counts, flows, seconds, workload.cv2)
+    services: dict[int, tuple[tuple[float, float], ...]] = {}
+    for k in sorted(classes):
+        total = sum(own.get(k, 0.0) for own in flows)
+        services[k] = tuple((flows[at][k] / total, seconds[at][k]) for at in used)
     return State(sum(counts), load, load / rate, waits, wait_s, services)
+
+
+def _played(
+    counts: list[int], rates: list[dict[int, float]], seconds: list[dict[int, float]], load: float, cv2: float
+) -> State:
+    """Of a queue whose classes do not all go to the same types."""
+    total: dict[int, float] = {}
+    for own in rates:
+        for k, rate in own.items():
+            total[k] = total.get(k, 0.0) + rate
+    busiest = max(
+        sum(rate * seconds[at][k] for k, rate in own.items()) / counts[at] for at, own in enumerate(rates) if own
+    )
+    found = overlap.play(counts, total, seconds, cv2, busiest)
+    whole = sum(total.values())
+    waits = sum(total[k] * one.waits for k, one in found.items()) / whole
+    late = sum(total[k] * one.waits * one.wait_s for k, one in found.items()) / whole
+    return State(
+        sum(counts),
+        load,
+        load / whole,
+        waits,
+        late / waits if waits else 0.0,
+        {k: one.services for k, one in found.items()},
+        {k: one.spans for k, one in found.items() if one.spans},
+    )
 
 
 def _wait(
@@ -126,7 +156,7 @@ def _ways(
         total = sum(share_of(values, s.flows[k]) for s in sites if k in s.flows)
         if total > 0:
             left[key] = total
-            visits[key] = Visit(queues[key].services[k], queues[key].waits, queues[key].wait_s)
+            visits[key] = queues[key].visit(k)
     parts = sorted(partitions(model.universe.stages[name], model.universe.bundles[name]), key=len)
     ways: list[Way] = []
     for cell in dict.fromkeys(key[2] for key in left):

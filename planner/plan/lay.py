@@ -48,7 +48,7 @@ def _name(offer: Offer) -> str:
 
 
 def _nodes(model: Model, values: list[float]) -> dict[int, list[_Node]]:
-    """The nodes of each pool; a tier's offers are filled in their order, bounded ones first."""
+    """The nodes of each pool, on-demand ones first; a tier's offers are filled in their order, bounded ones first."""
     nodes: dict[int, list[_Node]] = defaultdict(list)
     for tier, column in zip(model.market.tiers, model.rent, strict=True):
         wanted = round(values[column])
@@ -57,7 +57,7 @@ def _nodes(model: Model, values: list[float]) -> dict[int, list[_Node]]:
             nodes[tier.pool].extend(_Node(offer, n, {}) for n in range(take))
             wanted -= take
     for some in nodes.values():
-        some.sort(key=lambda node: (-node.offer.count, _name(node.offer), node.number))
+        some.sort(key=lambda node: (node.offer.spot, -node.offer.count, _name(node.offer), node.number))
     return nodes
 
 

@@ -9,12 +9,16 @@ from planner.plan.options import Option
 from planner.plan.problem import Problem
 from planner.plan.request import PlanRequest
 
+LEAST_USE = 1e-3  # of the classes' flow, what a replica must take to count as in use
+
 
 class Placed(Protocol):
     """What is needed of a site."""
 
     option: Option
+    pool: int
     count: int
+    flows: dict[int, int]
 
 
 def add_limits(
@@ -24,8 +28,9 @@ def add_limits(
     sites: Sequence[Placed],
     rent: Sequence[int],
     moves: list[tuple[int, int, int]],
+    busy: dict[int, float] | None = None,
 ) -> None:
-    """Add every limit that the request sets."""
+    """Add every limit that the request sets. ``busy``: flow column → GPUs that it surely needs, for narrowed problems only."""
     _replicas(problem, request, sites)
     gpus = [(column, float(tier.count)) for column, tier in zip(rent, market.tiers, strict=True)]
     for q, quota in enumerate(request.quotas):
@@ -33,14 +38,10 @@ def add_limits(
         if counted:
             problem.row(counted, upper=float(quota.max_gpus))
     if request.spot_share is not None:
-        share = request.spot_share
-        problem.row(
-            [
-                (column, count * ((1 - share) if tier.spot else -share))
-                for (column, count), tier in zip(gpus, market.tiers, strict=True)
-            ],
-            upper=0.0,
-        )
+        if busy is None:
+            _spot_share(problem, request.spot_share, market, sites, rent)
+        else:
+            _spot_below(problem, request.spot_share, market, busy, rent)
     if request.pool_share is not None:
         _pool_share(problem, request.pool_share, market, rent)
     _changes(problem, request, market, rent, moves)
@@ -52,6 +53,39 @@ def _replicas(problem: Problem, request: PlanRequest, sites: Sequence[Placed]) -
         if counts and (rule.replicas_min > 0 or rule.replicas_max is not None):
             upper = float("inf") if rule.replicas_max is None else float(rule.replicas_max)
             problem.row(counts, float(rule.replicas_min), upper)
+
+
+def _spot_share(problem: Problem, share: float, market: Market, sites: Sequence[Placed], rent: Sequence[int]) -> None:
+    """GPUs in use on spot ≤ share of all in use: idle nodes, and replicas without work, make no spot node safer.
+
+    Of the replicas of one size in a pool some run on spot; those and the others pack onto nodes of their own kind.
+    """
+    by_pool: dict[int, list[Placed]] = defaultdict(list)
+    for site in sites:
+        by_pool[site.pool].append(site)
+        own = dict.fromkeys(site.flows.values())
+        problem.row([(site.count, LEAST_USE), *((column, -1.0) for column in own)], upper=0.0)
+    used = [(site.count, -share * site.option.gpus) for site in sites]
+    for at, members in by_pool.items():
+        sizes = sorted({site.option.gpus for site in members})
+        spot = {size: problem.column(integer=len(sizes) > 1) for size in sizes}
+        used.extend((column, float(size)) for size, column in spot.items())
+        for least in sizes:
+            large = [(spot[size], size / least) for size in sizes if size >= least]
+            every = [(site.count, site.option.gpus / least) for site in members if site.option.gpus >= least]
+            room: dict[bool, list[tuple[int, float]]] = {True: [], False: []}
+            for column, tier in zip(rent, market.tiers, strict=True):
+                if tier.pool == at and tier.count >= least:
+                    room[tier.spot].append((column, -float(tier.count // least)))
+            problem.row([*large, *room[True]], upper=0.0)
+            problem.row([*every, *((column, -part) for column, part in large), *room[False]], upper=0.0)
+    problem.row(used, upper=0.0)
+
+
+def _spot_below(problem: Problem, share: float, market: Market, busy: dict[int, float], rent: Sequence[int]) -> None:
+    """The same for large problems in one row, and stricter: GPUs rented on spot ≤ share of those that the load alone needs."""
+    spot = [(column, float(tier.count)) for column, tier in zip(rent, market.tiers, strict=True) if tier.spot]
+    problem.row([*spot, *((column, -share * gpus) for column, gpus in busy.items())], upper=0.0)
 
 
 def _pool_share(problem: Problem, share: float, market: Market, rent: Sequence[int]) -> None:

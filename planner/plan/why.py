@@ -7,6 +7,7 @@ import msgspec
 
 from planner.domain import Offer, Workload
 from planner.plan.engine import Found, Scene, open_scene, search
+from planner.plan.lay import lay_out
 from planner.plan.level import partitions
 from planner.plan.market import matches, usable_offers
 from planner.plan.request import PlanRequest
@@ -205,8 +206,9 @@ def enough(constraint: str, request: PlanRequest, found: Found) -> str:
                 short.append(f"max_gpus of {taken} instead of {quota.max_gpus}{f' for {of}' if of else ''}")
         return "; ".join(short)
     if constraint == "spot_share":
-        gpus = sum(tier.count * nodes for tier, nodes in rented)
-        share = sum(tier.count * nodes for tier, nodes in rented if tier.spot) / max(gpus, 1)
+        rows, _ = lay_out(found.model, found.solution.values)
+        gpus = sum(row.replicas * row.gpus_per_replica for row in rows)
+        share = sum(row.replicas * row.gpus_per_replica for row in rows if row.offer.spot) / max(gpus, 1)
         return f"max_spot_share of {math.ceil(share * 100) / 100:g}"
     spend: dict[tuple[str, str, str], float] = {}
     for tier, nodes in rented:

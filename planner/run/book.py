@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from planner.domain import Role, TaskRef
+from planner.domain import Role, Shape, TaskRef
 from planner.run.dispatch import Pool, Waiting, Worker
 from planner.run.effects import Assign, Attempt, CancelTask, Effect, Finish, Release
 
@@ -58,6 +58,7 @@ class Request(msgspec.Struct):
     seq: int
     submitted_s: float
     input: Any = None
+    shape: Shape | None = None  # what it asks for, as the control loop counts it
     priority: int = 0
     deadline_s: float | None = None  # monotonic: not finished by then, it fails
     at: int = 0
@@ -147,12 +148,16 @@ class Book:
         self._dirty[role] = None
 
     def _blocked(self, request: Request) -> bool:
-        """Whether enough outputs wait, or are being made, for the stage after this one: a slow stage slows those before."""
+        """Whether enough outputs wait, or are being made, for the stage after this one: a slow stage slows those before.
+
+        Enough is never less than a task for each of this stage's workers: a few quick ones after many slow ones must not idle
+        them.
+        """
         if request.at + 1 >= len(request.stages):
             return False
-        after = Role(request.model, request.stages[request.at + 1])
-        coming = self.queued(after) + self._pool(request.role).total_load
-        return coming >= max(self.limits.min_window, 2 * self._pool(after).total_slots)
+        after, pool = Role(request.model, request.stages[request.at + 1]), self._pool(request.role)
+        coming = self.queued(after) + pool.total_load
+        return coming >= max(self.limits.min_window, 2 * self._pool(after).total_slots, pool.workers)
 
     def _dispatch(self, role: Role, now: float) -> None:
         waiting, pool = self._waiting.get(role), self._pool(role)

@@ -97,7 +97,7 @@ class Worker(msgspec.Struct):
 class Pool:
     """Workers of one role that have credit, by how many tasks they hold."""
 
-    __slots__ = ("_buckets", "_least", "_loads", "_slots", "_where", "total_load", "total_slots")
+    __slots__ = ("_buckets", "_least", "_loads", "_slots", "_where", "total_load", "total_slots", "workers")
 
     def __init__(self) -> None:
         self._buckets: list[dict[str, Worker]] = [{} for _ in range(MAX_SLOTS + 1)]
@@ -107,6 +107,7 @@ class Pool:
         self._loads: dict[str, int] = {}
         self.total_slots = 0  # of all workers placed, with and without credit
         self.total_load = 0  # tasks out with them
+        self.workers = 0  # those that take tasks
 
     def place(self, worker: Worker) -> None:
         """Put the worker where its load now belongs; without credit it is in no bucket."""
@@ -114,7 +115,9 @@ class Pool:
         if old is not None:
             del self._buckets[old][worker.id]
         load, slots = len(worker.leases), worker.slots
-        self.total_slots += slots - self._slots.get(worker.id, 0)
+        before = self._slots.get(worker.id, 0)
+        self.total_slots += slots - before
+        self.workers += (slots > 0) - (before > 0)
         self.total_load += load - self._loads.get(worker.id, 0)
         self._slots[worker.id], self._loads[worker.id] = slots, load
         if load < slots:
@@ -124,7 +127,9 @@ class Pool:
 
     def remove(self, worker_id: str) -> None:
         """Forget the worker."""
-        self.total_slots -= self._slots.pop(worker_id, 0)
+        slots = self._slots.pop(worker_id, 0)
+        self.total_slots -= slots
+        self.workers -= slots > 0
         self.total_load -= self._loads.pop(worker_id, 0)
         old = self._where.pop(worker_id, None)
         if old is not None:

@@ -1,13 +1,24 @@
-"""Which worker goes where: from the wanted counts per role and the nodes there are, the slots of each node. Pure.
+"""Which worker goes where and becomes what: from the wanted counts per role and the nodes there are. Pure.
 
-A slot is named ``<model>.<stage>.<n>``; the name is the worker's role, so that an agent and a log file say what they are for.
+A *slot* is a place for one worker process, named after what it runs on (``gpu0``, ``gpu0-1`` for a second worker that
+shares it, ``cpu3``), so that the process may change its role and keep its name. What a worker is for is the head's wish.
 """
 
+import re
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from planner.domain import Offer, Role
+
+UNKNOWN: Final = Role("", "")  # of a worker that has not said what it has loaded
+_SLOT: Final = re.compile(r"gpu(\d+)(?:-\d+)?")
+
+
+Place = tuple[str, int | None]
+Shares = Mapping[tuple[Role, str], int]  # workers of a role on GPUs of a type
 
 
 class NodeWish(msgspec.Struct, frozen=True):
@@ -33,7 +44,7 @@ class NodeRoom(msgspec.Struct, frozen=True):
 
 
 class SlotPlan(msgspec.Struct, frozen=True):
-    """A worker wanted on a node."""
+    """A worker in a slot of a node, and its role."""
 
     node: str
     slot: str
@@ -41,46 +52,150 @@ class SlotPlan(msgspec.Struct, frozen=True):
     gpu: int | None = None
 
 
-def slot_role(slot: str) -> Role:
-    """The role named by a slot. Stage names have no dots; model names may."""
-    model, stage, _ = slot.rsplit(".", 2)
-    return Role(model, stage)
+class Seat(msgspec.Struct, frozen=True):
+    """A worker that is there, or about to be. ``ready``: takes tasks; ``tasks`` it has; ``leaving``: drains to be ended."""
+
+    plan: SlotPlan
+    ready: bool = False
+    tasks: int = 0
+    leaving: bool = False
 
 
-def lay_out(wanted: Mapping[Role, int], nodes: Sequence[NodeRoom], before: Sequence[SlotPlan] = ()) -> list[SlotPlan]:
+def slot_gpu(slot: str) -> int | None:
+    """The GPU's index that a slot is on; None: the CPU."""
+    found = _SLOT.fullmatch(slot)
+    return int(found[1]) if found else None
+
+
+def by_worth(seats: Iterable[Seat]) -> list[SlotPlan]:
+    """In which order to keep workers in their role: those that serve before those that load, the busiest first.
+
+    The last ones are quickest to become something else: nothing to finish, or nothing loaded yet.
+    """
+    return [s.plan for s in sorted(seats, key=lambda s: (s.leaving, not s.ready, -s.tasks, s.plan.node, s.plan.slot))]
+
+
+def lay_out(
+    wanted: Mapping[Role, int],
+    nodes: Sequence[NodeRoom],
+    before: Sequence[SlotPlan] = (),
+    shares: Shares | None = None,
+) -> list[SlotPlan]:
     """Place ``wanted[role]`` workers per role. One worker a GPU while there are enough of them, else they share evenly.
 
-    What ``before`` had placed stays where it is (``gpu`` None: on any of the node's), unless its place is gone or has more
-    than its share. Lowering a count takes the highest numbers away.
+    ``before``: workers there are, those first that should rather stay what they are (:func:`by_worth`). Each role keeps
+    its first ones; a worker that is one too many takes over a role that lacks one (a *switch*), and only then are new
+    places filled. ``shares``: of a role's workers so many on GPUs of that type; without room on one they wait, for what
+    the role loads may fit no other. The rest go anywhere, if possible on types that the role has a share of.
     """
-    names = _round_robin(wanted)
-    load: dict[tuple[str, int | None], int] = {}
-    for node in nodes:
-        load |= {(node.node, gpu): 0 for gpu in node.gpus or (None,)}
-    if not load:
+    shares = shares or {}
+    demands = _demands(wanted, shares)
+    table = _Table(nodes, [kind for _, kind in demands], before)
+    if not table.load:
         return []
-    share = -(-len(names) // len(load))
-    was = {plan.slot: (plan.node, plan.gpu) for plan in before}
-    at: dict[str, tuple[str, int | None]] = {}
-    for slot in [f"{role}.{n}" for role, n in names if f"{role}.{n}" in was]:
-        old_node, old_gpu = was[slot]
-        same = [p for p in load if p[0] == old_node and old_gpu in (None, p[1]) and load[p] < share]
-        if same:
-            at[slot] = min(same, key=lambda place: load[place])
-            load[at[slot]] += 1
-    for slot in [f"{role}.{n}" for role, n in names if f"{role}.{n}" not in at]:
-        at[slot] = min(load, key=lambda place: load[place])  # the first of the least loaded
-        load[at[slot]] += 1
-    return [SlotPlan(at[f"{role}.{n}"][0], f"{role}.{n}", role, at[f"{role}.{n}"][1]) for role, n in names]
+    anywhere = [role for role, kind in demands if kind is None]
+    on_a_type = [(role, kind) for role, kind in demands if kind is not None]
+    lacking = [demand for demand in on_a_type if not table.keep(*demand)]
+    spare = table.spare(anywhere)
+    for role, kind in lacking:
+        _ = table.switch(role, kind, spare) or table.fill(role, kind) or table.switch(role, kind)
+    for role in [role for role in anywhere if not table.keep(role)]:
+        kinds = [*(kind for one, kind in shares if one == role), None]
+        _ = any(table.switch(role, kind) or table.fill(role, kind) for kind in kinds)
+    return table.plans()
 
 
-def _round_robin(wanted: Mapping[Role, int]) -> list[tuple[Role, int]]:
+class _Table:
+    """Seats in rooms (a GPU, or a node without) while they are given out."""
+
+    def __init__(self, nodes: Sequence[NodeRoom], kinds: Sequence[str | None], before: Sequence[SlotPlan]) -> None:
+        self.kind = {(n.node, gpu): n.accelerator for n in nodes for gpu in n.gpus or (None,)}
+        self.load = dict.fromkeys(self.kind, 0)  # seats, given out or not
+        self.most = _most(self.kind, kinds)
+        self.given: dict[tuple[str, str], SlotPlan] = {}
+        self.free: dict[tuple[str, str], SlotPlan] = {}  # that are there and not given out, the most worth first
+        self.had: dict[tuple[Role, str | None], deque[SlotPlan]] = defaultdict(deque)  # by role, also by type of GPU
+        for seat in before:
+            room, key = (seat.node, seat.gpu), (seat.node, seat.slot)
+            if room in self.load and self.load[room] < self.most[self.kind[room]] and key not in self.free:
+                self.load[room] += 1
+                self.free[key] = seat
+                self.had[seat.role, None].append(seat)
+                self.had[seat.role, self.kind[room]].append(seat)
+        self.names = {(seat.node, seat.slot) for seat in before}
+
+    def spare(self, rest: Sequence[Role]) -> dict[Role, int]:
+        """How many seats of each role nobody will keep, if ``rest`` keep what they have."""
+        left: dict[Role, int] = defaultdict(int)
+        for seat in self.free.values():
+            left[seat.role] += 1
+        for role in rest:
+            left[role] -= 1
+        return left
+
+    def keep(self, role: Role, kind: str | None = None) -> bool:
+        """Leave a worker of the role what it is, on GPUs of this type (None: any)."""
+        line = self.had[role, kind]
+        while line:
+            seat = line.popleft()
+            if (seat.node, seat.slot) in self.free:
+                self._give(seat, role)
+                return True
+        return False
+
+    def switch(self, role: Role, kind: str | None = None, spare: dict[Role, int] | None = None) -> bool:
+        """Have a worker become this; with ``spare`` only one of a role that has some to spare."""
+        for seat in reversed(self.free.values()):
+            if kind in (None, self.kind[seat.node, seat.gpu]) and (spare is None or spare[seat.role] > 0):
+                if spare is not None:
+                    spare[seat.role] -= 1
+                self._give(seat, role)
+                return True
+        return False
+
+    def fill(self, role: Role, kind: str | None = None) -> bool:
+        """Start a worker in the least loaded room. False: none of that type has a place."""
+        fit = (room for room in self.load if kind in (None, self.kind[room]))
+        rooms = [room for room in fit if self.load[room] < self.most[self.kind[room]]]
+        if not rooms:
+            return False
+        same = Counter(
+            (seat.node, seat.gpu) for seat in (*self.given.values(), *self.free.values()) if seat.role == role
+        )
+        node, gpu = min(
+            rooms, key=lambda room: (self.load[room], same[room])
+        )  # a bundle is one of each, not two of a kind
+        first = "cpu" if gpu is None else f"gpu{gpu}"
+        slots = (f"cpu{n}" if gpu is None else first if n == 0 else f"{first}-{n}" for n in range(len(self.names) + 1))
+        slot = next(slot for slot in slots if (node, slot) not in self.names)
+        self.names.add((node, slot))
+        self.load[node, gpu] += 1
+        self._give(SlotPlan(node, slot, role, gpu), role)
+        return True
+
+    def plans(self) -> list[SlotPlan]:
+        """All that was given out, room by room."""
+        order = {room: place for place, room in enumerate(self.kind)}
+        return sorted(self.given.values(), key=lambda p: (order[p.node, p.gpu], len(p.slot), p.slot))
+
+    def _give(self, seat: SlotPlan, role: Role) -> None:
+        key = (seat.node, seat.slot)
+        self.free.pop(key, None)
+        self.given[key] = SlotPlan(seat.node, seat.slot, role, seat.gpu)
+
+
+def _most(rooms: Mapping[Place, str], kinds: Sequence[str | None]) -> dict[str, int]:
+    """Seats in a room of each type when the workers are spread evenly, those that ask for a type over its rooms."""
+    places, asked = Counter(rooms.values()), Counter(kinds)
+    even = -(-len(kinds) // len(rooms)) if rooms and asked[None] else 0
+    return {kind: max(even, -(-asked[kind] // count)) for kind, count in places.items()}
+
+
+def _demands(wanted: Mapping[Role, int], shares: Mapping[tuple[Role, str], int]) -> list[tuple[Role, str | None]]:
     """First one of each role, then the second ones …: with few GPUs every stage gets its place before any gets two."""
+    kinds: dict[Role, list[str]] = defaultdict(list)
+    for (role, kind), count in shares.items():
+        kinds[role] += [kind] * count
     most = max(wanted.values(), default=0)
-    return [(role, n) for n in range(most) for role, count in wanted.items() if n < count]
-
-
-def surplus(present: Iterable[str], planned: Sequence[SlotPlan]) -> list[str]:
-    """Slots that exist and are no longer wanted: drain them first."""
-    wanted = {plan.slot for plan in planned}
-    return [slot for slot in present if slot not in wanted]
+    order = [(role, n) for n in range(most) for role, count in wanted.items() if n < count]
+    return [(role, kinds[role][n] if n < len(kinds[role]) else None) for role, n in order]

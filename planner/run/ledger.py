@@ -77,11 +77,14 @@ class Ledger(Book):
     # --- workers ----------------------------------------------------------------------------------------------
 
     def worker_ready(self, worker_id: str, role: Role, prefetch: int, now: float) -> None:
-        """A worker has loaded its role and grants credit."""
+        """A worker has loaded a role and grants credit. What it made in an earlier role it still holds."""
         known = self.workers.get(worker_id)
         if known is not None and known.role != role:
-            self.worker_lost(worker_id, "it changed its role")
-            known = None
+            for request in [self.requests[request_id] for request_id in known.leases]:
+                self._unlease(request)  # not fenced: should it have been finished, the output may yet be told
+                self._rewind(request)
+            self._pool(known.role).remove(worker_id)
+            known.role, known.computing, known.seconds = role, None, None
         if known is None:
             known = Worker(worker_id, role, prefetch, now)
             self.workers[worker_id] = known
@@ -96,6 +99,11 @@ class Ledger(Book):
         if worker is not None:
             worker.draining = True
             self._pool(worker.role).place(worker)
+
+    def takes(self, worker_id: str) -> Role | None:
+        """The role whose tasks this worker takes now; None: of none."""
+        worker = self.workers.get(worker_id)
+        return None if worker is None or worker.draining else worker.role
 
     def seen(self, worker_id: str, now: float) -> None:
         """A sign of life, from the worker or from the agent that vouches for its process: renews all its leases."""
@@ -326,6 +334,9 @@ class Ledger(Book):
             self._refuse(worker.id, ref)
             return
         index, lease = request.stages.index(ref.stage), request.lease
+        if worker.role != Role(request.model, ref.stage):
+            self._refuse(worker.id, ref)
+            return
         if lease is not None and lease.ref == ref:
             lease.started = lease.started or started
             worker.computing = ref if started else worker.computing

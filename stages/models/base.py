@@ -98,6 +98,17 @@ class StageModel(Protocol):
 
 
 @runtime_checkable
+class Parkable(StageModel, Protocol):
+    """A stage that can wait in the host's memory while its worker does another's work. Optional for an adapter."""
+
+    def park(self) -> None:
+        """Free the device's memory, keep the weights in the host's."""
+
+    def unpark(self) -> None:
+        """Back onto the device, ready to ``start``."""
+
+
+@runtime_checkable
 class Adapter(Protocol):
     """An engine. Instances are made without arguments and hold no state."""
 

@@ -91,6 +91,15 @@ class ClassicStage:
         vars(self.pipe.scheduler).update(tree["scheduler"])
         return DenoiseJob(self, tree["values"], tree["steps_done"])
 
+    def park(self) -> None:
+        """Keep the weights in the host's memory only."""
+        self.pipe.to("cpu")
+        free(self.device)
+
+    def unpark(self) -> None:
+        """Back onto the device."""
+        self.pipe.to(self.device)
+
     def unload(self) -> None:
         """Drop the weights."""
         self.pipe = None

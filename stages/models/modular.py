@@ -114,6 +114,15 @@ class ModularStage:
         snapshots.restore(stepper, snapshot, self.device)
         return self._job(params, initial, stepper)
 
+    def park(self) -> None:
+        """Keep the weights in the host's memory only."""
+        self.pipeline.to("cpu")
+        free(self.device)
+
+    def unpark(self) -> None:
+        """Back onto the device."""
+        self.pipeline.to(self.device)
+
     def unload(self) -> None:
         """Drop the weights."""
         self.pipeline = None

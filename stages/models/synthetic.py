@@ -39,9 +39,10 @@ class StageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     seconds: of one request, in ``steps`` equal steps, whatever the request asks for. seconds_per_step: instead, each of
     the request's ``num_inference_steps`` (``steps`` where it names none) takes this long. out_bytes: size of the tensor
-    handed on. artifact_bytes: the final picture is padded to at least this. load_s: time to load. weights_gib: reported
-    as peak memory; allocated only with ``allocate``. fail_prompt / crash_prompt: a request whose prompt contains this
-    text raises RuntimeError / ends the process with code 9.
+    handed on. artifact_bytes: the final picture is padded to at least this. load_s: time to load. unpark_s: time to come
+    back from the host's memory, where its weights then wait while the worker has another role; without it they are
+    dropped. weights_gib: reported as peak memory; allocated only with ``allocate``. fail_prompt / crash_prompt: a request
+    whose prompt contains this text raises RuntimeError / ends the process with code 9.
     """
 
     seconds: float = 0.0
@@ -50,6 +51,7 @@ class StageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     out_bytes: int = 0
     artifact_bytes: int = 0
     load_s: float = 0.0
+    unpark_s: float | None = None
     weights_gib: float = 0.0
     allocate: bool = False
     fail_prompt: str | None = None
@@ -65,7 +67,7 @@ def parse(options: bytes) -> dict[str, StageOptions]:
         raise ModelError(msg) from err
     for name, opts in stages.items():
         amounts = (opts.seconds, opts.seconds_per_step or 0.0, opts.out_bytes, opts.artifact_bytes, opts.load_s)
-        if min(amounts) < 0 or opts.weights_gib < 0 or opts.steps < 1:
+        if min(*amounts, opts.unpark_s or 0.0) < 0 or opts.weights_gib < 0 or opts.steps < 1:
             msg = f"options of the synthetic model: {name}: amounts must not be negative, nor steps less than 1"
             raise ModelError(msg)
     return stages or {name: StageOptions() for name in DEFAULT_STAGES}
@@ -96,7 +98,8 @@ class SyntheticAdapter:
         if stage not in stages:
             msg = f"the synthetic model has no stage {stage!r}; it has {', '.join(stages)}"
             raise ModelError(msg)
-        return SyntheticStage(stage, stages[stage], last=stage == list(stages)[-1])
+        kind = SyntheticStage if stages[stage].unpark_s is None else ParkableStage
+        return kind(stage, stages[stage], last=stage == list(stages)[-1])
 
 
 class SyntheticStage:
@@ -132,6 +135,17 @@ class SyntheticStage:
     def unload(self) -> None:
         """Drop the allocated weights, if any."""
         self._weights = b""
+
+
+class ParkableStage(SyntheticStage):
+    """One whose weights can wait in the host's memory."""
+
+    def park(self) -> None:
+        """Nothing to do: they are there."""
+
+    def unpark(self) -> None:
+        """Wait ``unpark_s``."""
+        time.sleep(self.options.unpark_s or 0.0)
 
 
 class SyntheticJob:

@@ -121,10 +121,11 @@ def test_a_broken_spec(tmp_path: Path, cli: Cli) -> None:
     assert cli("up", str(tmp_path / "none.yaml"))[0] == 3
 
 
-def test_other_clouds_are_told_that_only_local_is_provisioned(spec: str, cli: Cli) -> None:
+def test_clouds_whose_nodes_could_not_reach_us_are_refused_with_what_to_do(spec: str, cli: Cli) -> None:
     code, _, err = cli("up", spec, "--infra", "aws/us-east-1,runpod")
     assert code == 4
-    assert "infra_unsupported" in err
+    assert "head_unreachable" in err
+    assert "advertise" in err
     assert cli("up", spec, "--infra", "asw")[0] == 2
     assert cli("up", spec, "--budget", "-3")[0] == 2
 

@@ -86,7 +86,10 @@ def test_names_made_from_models_are_valid(model: str) -> None:
 
 
 def played_up(head: FakeHead, wait: list[float | None]) -> Callable[..., ServiceRecord]:
-    def up(spec: Spec, *, wait_s: float | None, on_progress: Callable[[StatusView], None]) -> ServiceRecord:
+    def up(
+        spec: Spec, *, wait_s: float | None, on_progress: Callable[[StatusView], None], deployment: object
+    ) -> ServiceRecord:
+        assert deployment is None
         wait.append(wait_s)
         for _ in range(3):
             on_progress(head.status())

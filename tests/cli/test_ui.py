@@ -10,7 +10,7 @@ from disagctl.ui.job import progress_line
 from disagctl.ui.plain import changes
 from disagctl.ui.status import service_status
 from disagctl.ui.tables import clean, nbytes, seconds, sparkline
-from disagctl.views import EventView, HeadView, StageView, StatusView, WorkerView
+from disagctl.views import EventView, HeadView, LoopView, StageView, StatusView, WorkerView
 from tests.cli.fake_admin import job_view
 
 
@@ -48,6 +48,42 @@ def test_the_feed_gives_way_on_a_low_screen() -> None:
         lines = text(service_status(view(events=events), now=0.0, height=height)).splitlines()
         assert len(lines) <= max(height, 14)
     assert "why 19" in text(service_status(view(events=events), now=0.0, height=30))
+
+
+def test_workers_that_are_well_give_way_to_the_feed() -> None:
+    workers = [WorkerView(f"n1.gpu{n}.1", "n1", "m", "denoise", "ready", 1, False, gpu=n) for n in range(16)]
+    workers[7].state = "switching"
+    events = [EventView(float(i), "scale", f"why {i}", i) for i in range(20)]
+    full = view(workers=workers, events=events)
+    low = text(service_status(full, now=0.0, height=24))
+    assert [line.split()[0] for line in low.splitlines() if line.startswith("n1.")] == ["n1.gpu7.1"]
+    assert "why 19" in low
+    assert len(low.splitlines()) <= 24
+    assert text(service_status(full, now=0.0, height=60)).count("n1.gpu") == 16
+
+
+def test_gpus_are_counted_where_there_are_any() -> None:
+    stages = [StageView("m", "denoise", 2, 2, running=7), StageView("m", "decode", 1, 1)]
+    workers = [WorkerView(f"n{n}.gpu0.1", f"n{n}", "m", "denoise", "ready", 1, False, gpu=0) for n in (1, 2)]
+    shown = text(service_status(view(stages=stages, workers=workers), now=0.0)).splitlines()
+    heading = next(line for line in shown if line.startswith("STAGE"))
+    row = next(line for line in shown if line.startswith("denoise"))
+    assert "RUN" not in heading
+    assert row[: heading.index("GPUS") + 4].split()[-1] == "2"
+    assert "RUN" in text(service_status(view(), now=0.0))
+
+
+def test_what_the_loop_does_and_costs() -> None:
+    loop = LoopView("hybrid", {"m.denoise": 3}, {"m": 11.0}, {}, {}, 90.0, {"change": 1}, "the work has changed", 4)
+    stages = [StageView("m", "denoise", 3, 3, pinned=True, slo_attainment=0.5)]
+    budget = {"max_usd_per_hour": 40.0, "max_usd_total": 500.0}
+    spent = view(loop=loop, stages=stages, budget=budget, usd_per_hour=20.0, usd_total=12.5, requests_per_min=3.0)
+    lines = text(service_status(spent, now=0.0)).splitlines()
+    assert "$20.00/h of $40.00 ████░░░░  $12.50 spent of $500.00" in lines[1]
+    assert "50 % in time" in lines[1]
+    assert lines[2] == "hybrid · 11.0 arrive/min · 4 switches · pinned denoise=3 · waits 1m 30s · the work has changed"
+    still = view(loop=LoopView("static", why="x"))
+    assert "static" not in text(service_status(still, now=0.0))
 
 
 def test_changes_are_told_once() -> None:

@@ -10,18 +10,20 @@ from planner.run.book import Request
 from planner.run.ledger import Ledger
 from stages import protocol as wire
 
-ENCODE = Role("m", "encode")
-SLOT, WORKER = "m.encode.0", "n1.m.encode.0.1"
+ENCODE, DENOISE, DECODE = (Role("m", stage) for stage in ("encode", "denoise", "decode"))
+SLOT, WORKER = "cpu0", "n1.cpu0.1"
 SOURCE = wire.ModelSource("m", "synthetic")
 
 
 class Bench:
     """An engine whose hub and desk only take notes."""
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, wanted: dict[Role, int] | None = None) -> None:
         self.now = 0.0
-        self.ledger, self.roster = Ledger(1), Roster({ENCODE: count})
-        self.engine = Engine(self.ledger, self.roster, 1, {ENCODE: SOURCE}, 2, lambda: self.now)
+        self.ledger, self.roster = Ledger(1), Roster(wanted or {ENCODE: count})
+        self.engine = Engine(
+            self.ledger, self.roster, 1, dict.fromkeys(self.roster.wanted, SOURCE), 2, lambda: self.now
+        )
         self.engine.sender, self.engine.desk = self, self
         self.sent: dict[str, list[wire.HeadMessage | wire.AgentOrder]] = defaultdict(list)
         self.events: list[str] = []
@@ -73,8 +75,27 @@ class Bench:
         self.engine.tick()
         self.sent.clear()
 
-    def submit(self, name: str) -> TaskRef | None:
-        self.ledger.submit(Request(name, "m", ("encode",), b"{}", 0, self.now))
+    def fleet(self) -> dict[Role, list[str]]:
+        """One node with a ready worker in every place; their ids by role."""
+        self.agent(hello=True)
+        found: dict[Role, list[str]] = {}
+        for plan in self.roster.plans:
+            worker = f"n1.{plan.slot}.1"
+            found.setdefault(plan.role, []).append(worker)
+            self.agent(*[w for workers in found.values() for w in workers])
+            self.hear(worker, wire.Hello(wire.PROTOCOL_VERSION, worker, "n1", 1))
+            self.hear(worker, wire.RoleReady(plan.role, 1.0))
+        self.engine.tick()
+        self.sent.clear()
+        return found
+
+    def want(self, **counts: int) -> None:
+        """Other counts, by stage."""
+        self.roster.wanted = {Role("m", stage): count for stage, count in counts.items()}
+        self.rewish()
+
+    def submit(self, name: str, stages: tuple[str, ...] = ("encode",)) -> TaskRef | None:
+        self.ledger.submit(Request(name, "m", stages, b"{}", 0, self.now))
         self.engine.act()
         lease = self.ledger.requests[name].lease
         return lease.ref if lease else None

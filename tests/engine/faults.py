@@ -57,7 +57,7 @@ def kill_computing(world: World) -> None:
 def kill_role(world: World) -> None:
     """Every worker of one stage at once."""
     role = world.clockwork.rng.choice(list(world.wanted))
-    for proc in [p for p in world.procs.values() if p.alive and p.slot.startswith(f"{role}.") and _bearable(world, p)]:
+    for proc in [p for p in world.procs.values() if p.alive and p.core.role == role and _bearable(world, p)]:
         world.say(f"kill -9 {proc.id}, with all of {role}")
         proc.die(-9)
 
@@ -176,6 +176,37 @@ def scale(world: World) -> None:
         world.head.scale()
 
 
+def rebalance(world: World) -> None:
+    """A worker of one stage is to become one of another, and often another soon after."""
+    rng = world.clockwork.rng
+    rich = [role for role, count in world.wanted.items() if count > 1]
+    if world.head is None or world.head.asleep or not rich:
+        return
+    giver = rng.choice(rich)
+    taker = rng.choice([role for role in world.wanted if role != giver])
+    world.wanted[giver] -= 1
+    world.wanted[taker] += 1
+    world.say(f"one of {giver} is to become {taker}")
+    world.head.scale()
+    if rng.random() < 0.6:
+        world.clockwork.after(rng.choice((0.01, 0.3, 1.0, 3.0)), partial(rebalance, world))
+
+
+def kill_switching(world: World) -> None:
+    """Between two roles."""
+    rebalance(world)
+    world.clockwork.after(world.clockwork.rng.uniform(0.0, 2.0), partial(_kill_switching, world))
+
+
+def _kill_switching(world: World) -> None:
+    workers = world.head.roster.workers.values() if world.head else ()
+    between = [world.procs[w.id] for w in workers if w.phase == "switching" and w.id in world.procs]
+    for proc in between:
+        if proc.alive and _bearable(world, proc):
+            world.say(f"kill -9 {proc.id}, which switches")
+            proc.die(-9)
+
+
 def _for_a_while(world: World, peers: list[str], begin: Callable[[str], None], end: Callable[[str], None]) -> None:
     for peer in peers:
         begin(peer)
@@ -208,4 +239,6 @@ FAULTS: list[tuple[Fault, int]] = [
     (slow_stage, 1),
     (cancel_some, 2),
     (scale, 2),
+    (rebalance, 4),
+    (kill_switching, 2),
 ]

@@ -189,7 +189,7 @@ def test_a_new_head_leaves_the_nodes_as_they_are_until_they_had_time_to_report()
     bench.hello(phase="ready")
     bench.pass_time(1.0, agent=(WORKER,), beat=(WORKER,))
     assert "Wishes" not in bench.told("n1")  # n2 has not reported
-    vitals = (wire.WorkerVitals(other, "m.encode.1", 1, "running"),)
+    vitals = (wire.WorkerVitals(other, "cpu1", 1, "running"),)
     bench.hear("n2", wire.AgentHello(wire.PROTOCOL_VERSION, "n2", "h2", 1, 8, 1, (), vitals))
     bench.hear(other, wire.Hello(wire.PROTOCOL_VERSION, other, "n2", 1, ENCODE, "ready"))
     bench.engine.tick()
@@ -202,7 +202,7 @@ def test_a_role_that_cannot_be_loaded_is_tried_again_unless_that_is_hopeless() -
     bench = Bench()
     bench.up()
     bench.hear(WORKER, wire.RoleFailed(ENCODE, "no memory"))
-    assert bench.ledger.workers == {}
+    assert bench.ledger.takes(WORKER) is None
     bench.pass_time(11.0, agent=(WORKER,), beat=(WORKER,))
     assert bench.told(WORKER).count("SetRole") == 1
     bench.hear(WORKER, wire.RoleFailed(ENCODE, "no such model", fatal=True))
@@ -226,12 +226,12 @@ def test_a_result_said_twice_keeps_its_upload_and_a_fenced_one_loses_it() -> Non
 def test_a_slot_that_moves_to_another_node_is_left_alone_there() -> None:
     bench = Bench(2)
     bench.up()
-    second = "n1.m.encode.1.1"
+    second = "n1.cpu1.1"
     bench.agent(WORKER, second)
     bench.hello(second, phase="ready")
     bench.hear("n2", wire.AgentHello(wire.PROTOCOL_VERSION, "n2", "h2", 1, 8, 1))  # now they need not share
     (moved,) = [wish for message in bench.sent["n2"] if isinstance(message, wire.Wishes) for wish in message.workers]
-    assert (moved.slot, moved.generation) == ("m.encode.1", 0)
+    assert (moved.slot, moved.generation) == ("cpu0", 0)
     assert bench.told(second)[-1] == "Drain"
     bench.hear(second, wire.Drained())  # its end has been ordered, its namesake's has not
     bench.rewish()
@@ -248,11 +248,11 @@ def test_a_node_that_reports_late_to_a_new_head_keeps_its_workers() -> None:
         bench.hear(WORKER, wire.Beat(2))
         bench.engine.tick()
     assert not bench.ledger.holding
-    other = wire.WorkerVitals("n1.m.encode.1.1", "m.encode.1", 1, "exited", -9)
+    other = wire.WorkerVitals("n1.cpu1.1", "cpu1", 1, "exited", -9)
     vitals = (wire.WorkerVitals(WORKER, SLOT, 1, "running"), other)
     bench.hear("n1", wire.AgentHello(wire.PROTOCOL_VERSION, "n1", "h", 1, 8, 1, (), vitals))
     wishes = [message for message in bench.sent["n1"] if isinstance(message, wire.Wishes)]
-    assert [[wish.slot for wish in message.workers] for message in wishes] == [[SLOT, "m.encode.1"]]
+    assert [[wish.slot for wish in message.workers] for message in wishes] == [[SLOT, "cpu1"]]
 
 
 def test_whom_a_worker_cannot_reach_is_told_to_use_the_store(monkeypatch: pytest.MonkeyPatch) -> None:

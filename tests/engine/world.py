@@ -255,20 +255,20 @@ class World:
         known = {worker.id for worker in self.head.roster.workers.values() if worker.node in self.nodes}
         assert known == alive, f"the roster differs: {sorted(known ^ alive)}"
         assert set(self.head.ledger.workers) == alive, f"idle: {sorted(set(self.head.ledger.workers) ^ alive)}"
-        assert self._slots() == self._wanted_slots()
+        assert self._roles() == self._wanted_roles()
         assert not any(w.draining for w in self.head.ledger.workers.values())
         assert not self.head.roster.draining
 
     def _settled(self) -> bool:
         hangs = any(p.alive and (p.wedged or (p.stalled and p.core.tasks)) for p in self.procs.values())
-        return self._slots() == self._wanted_slots() and not hangs
+        return self._roles() == self._wanted_roles() and not hangs
 
-    def _slots(self) -> list[str]:
+    def _roles(self) -> list[str]:
         alive = [proc for proc in self.procs.values() if proc.alive]
-        return sorted(proc.slot for proc in alive if proc.core.phase == "ready")
+        return sorted(str(proc.core.role) for proc in alive if proc.core.phase == "ready")
 
-    def _wanted_slots(self) -> list[str]:
-        return sorted(f"{role}.{n}" for role, count in self.wanted.items() for n in range(count))
+    def _wanted_roles(self) -> list[str]:
+        return sorted(str(role) for role, count in self.wanted.items() for _ in range(count))
 
     def _judge(self, row: Row, nature: Nature) -> None:
         told = f"{row.id} ({nature.kind}) {row.state} {row.code} {row.evidence}"

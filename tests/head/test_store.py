@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from disagctl.store import Store, StoreFull, finish_item, insert_items, next_incarnation
-from disagctl.store.rows import ItemRow, signed, unsigned
+from disagctl.errors import OverBudgetError
+from disagctl.store import Store, StoreFull, finish_item, insert_items, next_incarnation, put_node, reserve_node
+from disagctl.store.offline import open_nodes
+from disagctl.store.rows import ItemRow, NodeRow, signed, unsigned
 
 
 def item(number: int, job: str = "") -> ItemRow:
@@ -31,6 +33,39 @@ async def test_what_was_written_is_there_for_the_next_one(tmp_path: Path) -> Non
     assert second.read("SELECT COUNT(*) FROM items WHERE state='open'") == [(100,)]
     assert [await second.write(next_incarnation) for _ in range(2)] == [1, 2]
     await asyncio.to_thread(second.close)
+
+
+async def test_nodes_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ledger.db") as old:
+        old.execute(
+            "CREATE TABLE nodes (id TEXT PRIMARY KEY, provider TEXT NOT NULL, offer TEXT NOT NULL, usd_per_hour REAL NOT NULL,"
+            " token_hash TEXT NOT NULL, public_key TEXT, state TEXT NOT NULL, created_at REAL NOT NULL, pid INTEGER,"
+            " pid_created REAL, closed_at REAL)"
+        )
+        old.execute("INSERT INTO nodes VALUES ('n1', 'local', 'local', 0, 'x', NULL, 'up', 1, 2, 3, NULL)")
+    old.close()
+    for _ in range(2):
+        store = Store(tmp_path / "ledger.db")
+        await asyncio.to_thread(store.close)
+    (row,) = open_nodes(tmp_path / "ledger.db")
+    assert (row.id, row.pid, row.wish, row.intent, row.billed_from) == ("n1", 2, "local", "", None)
+
+
+async def test_the_budget_is_counted_where_the_row_is_inserted(store: Store) -> None:
+    def node(name: str, usd: float) -> NodeRow:
+        return NodeRow(name, "sky", "o", usd, "", None, "requested", 1.0, reserved=usd, billed_from=0.0)
+
+    await store.write(reserve_node(node("n1", 3.0), 5.0, None))
+    tried = await asyncio.gather(
+        *(store.write(reserve_node(node(f"n{i}", 1.5), 5.0, None)) for i in (2, 3)), return_exceptions=True
+    )
+    assert [type(one) for one in tried] == [type(None), OverBudgetError]
+    closed = node("n1", 3.0)
+    closed.state, closed.closed_at = "gone", 3600.0
+    await store.write(put_node(closed))
+    await store.write(reserve_node(node("n4", 3.0), 5.0, 3.5))
+    with pytest.raises(OverBudgetError, match=r"\$3.00 are spent"):
+        await store.write(reserve_node(node("n5", 0.1), None, 3.0))
 
 
 async def test_one_key_one_job(store: Store) -> None:

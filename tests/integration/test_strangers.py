@@ -42,7 +42,7 @@ def test_unknown_and_wrong_keys(synthetic: Service) -> None:
             for port in (synthetic.record.hub_port, synthetic.record.data_port):
                 client = context.socket(zmq.DEALER)
                 client.setsockopt(zmq.LINGER, 0)
-                client.setsockopt(zmq.ROUTING_ID, b"n1.synthetic.encode.0.1")  # a name that exists
+                client.setsockopt(zmq.ROUTING_ID, b"n1.cpu0.1")  # a name that exists
                 client.curve_publickey, client.curve_secretkey = public, secret
                 client.curve_serverkey = server_key.encode()
                 client.connect(f"tcp://127.0.0.1:{port}")

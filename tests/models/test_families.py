@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stages.models.base import File
-from stages.models.cards import read_card
+from stages.models.base import File, Parkable
+from stages.models.cards import STAGES, read_card
 from tests.models.kit import crossed, finish, load, picture, run_stages, run_until
 from tests.models.reference import reference_bytes
 from tests.tiny import FAMILIES, VIDEO
@@ -68,6 +68,24 @@ def test_pause_other_job_resume_is_exact(family: str, tiny_model: Tiny) -> None:
         assert not isinstance(expected, File)
         assert result.tree == expected.tree
         assert result.tensors == expected.tensors  # shapes, dtypes and checksums
+
+
+@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_was_parked_computes_the_same(family: str, stage: str, tiny_model: Tiny) -> None:
+    folder = tiny_model(family)
+    params, image = request_for(folder), image_for(folder)
+    arrived = run_until(folder, stage, params, image)
+    model = load(folder, stage)
+    expected = finish(model.start(params, arrived))
+    assert isinstance(model, Parkable)
+    model.park()
+    model.unpark()
+    again = finish(model.start(params, arrived))
+    if isinstance(expected, File) or isinstance(again, File):
+        assert again == expected
+    else:
+        assert (again.tree, again.tensors) == (expected.tree, expected.tensors)
 
 
 @pytest.mark.parametrize("family", EVERY)

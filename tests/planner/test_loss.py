@@ -244,16 +244,20 @@ def test_a_returned_task_is_free_and_its_worker_gets_nothing_until_it_is_ready()
     assert lab.holder("a") == "e"
 
 
-def test_a_worker_that_becomes_something_else_loses_what_it_had() -> None:
+def test_a_worker_that_becomes_something_else_loses_its_tasks_and_keeps_its_outputs() -> None:
     lab = Lab()
     lab.trio()
     lab.submit("a")
     lab.done("a")
+    lab.submit("b")
+    lab.ledger.worker_ready("e", DECODE, 0, lab.now)
     lab.ledger.worker_ready("n", DECODE, 0, lab.now)
     lab.act()
-    assert lab.ledger.workers["n"].role == DECODE
-    assert lab.holder("a") is None
-    assert lab.ledger.queued(DENOISE) == 1
+    assert {lab.ledger.takes(name) for name in "en"} == {DECODE}
+    assert (lab.holder("a"), lab.holder("b")) == (None, None)
+    assert lab.ledger.queued(DENOISE) == 1, "what encode made is still there"
+    lab.worker("n2", DENOISE)
+    assert lab.ref("a").stage == "denoise"
 
 
 def test_a_draining_worker_keeps_what_it_has_and_gets_no_more() -> None:

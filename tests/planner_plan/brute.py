@@ -13,6 +13,8 @@ import numpy as np
 from planner.facts.perf import Book
 from planner.plan.request import PlanRequest
 
+SPOT = ("", -1)  # among the counts of a packing: GPUs in use on spot
+
 
 def lp_feasible(n_cols, rows):
     """Whether 0 ≤ x ≤ 1 meets all rows (terms, low, high)."""
@@ -100,10 +102,6 @@ class Brute:
 
     def allowed(self, y, usd):
         request = self.request
-        gpus = sum(n * o.count for n, o in zip(y, request.offers, strict=True))
-        spot = sum(n * o.count for n, o in zip(y, request.offers, strict=True) if o.spot)
-        if request.spot_share is not None and spot > request.spot_share * gpus + 1e-9:
-            return False
         if request.pool_share is not None:
             pools: Counter[Any] = Counter()
             for n, o in zip(y, request.offers, strict=True):
@@ -124,11 +122,20 @@ class Brute:
                         counts = Counter(dict(total))
                         for i, m in packing:
                             counts[offer.cloud, i] += m
+                            counts[SPOT] += m * self.options[i][3] * offer.spot
                         grown.add(frozenset(counts.items()))
                 totals = grown
-        kept = [total for total in totals if self.enough(dict(total))]
+        placed = {frozenset((at, n) for at, n in total if at != SPOT and n) for total in totals if self.spread(total)}
+        kept = [total for total in placed if self.enough(dict(total))]
         kept.sort(key=lambda total: -sum(n for _, n in total))
         return any(self.feasible(dict(total)) for total in kept)
+
+    def spread(self, total):
+        """Whether no more of the GPUs in use than allowed are on spot."""
+        counts = dict(total)
+        spot = counts.pop(SPOT, 0)
+        used = sum(n * self.options[i][3] for (_, i), n in counts.items())
+        return self.request.spot_share is None or spot <= self.request.spot_share * used + 1e-9
 
     def enough(self, counts):
         """Necessary: every stage's replicas carry at least its load at the shortest times there."""
@@ -192,6 +199,8 @@ class Brute:
             }
             if load:
                 rows.append((load, -1e30, a * n))
+            if self.request.spot_share is not None:  # a replica in use has work
+                rows.append(({c: 1.0 for (ce, ii, _), c in column.items() if (ce, ii) == (cell, i)}, 1e-3 * n, 1e30))
             loads, total, _ = queues.get((model, bundle, cell), ({}, 0.0, 0))
             queues[model, bundle, cell] = ({**loads, **load}, total + a * n, h)
         for load, most, h in queues.values():

@@ -3,7 +3,8 @@
 import heapq
 import itertools
 import random
-from collections import defaultdict
+from collections import defaultdict, deque
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,11 +14,14 @@ from planner.facts.perf import Book
 from planner.plan import Plan, PlanRequest, Row
 
 
-class Replica(msgspec.Struct):
-    """One server of a queue. ``seconds``: of each class (index) it may serve."""
+class Queue(msgspec.Struct):
+    """First come, first served. ``idle``: replicas (class → seconds), the one idle for longest first.
 
-    seconds: dict[int, float]
-    idle_since: float = 0.0
+    ``waiting``: class → (since, request, step), in order.
+    """
+
+    idle: list[dict[int, float]]
+    waiting: dict[int, deque[tuple[float, int, int]]]
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -40,62 +44,55 @@ def simulate(request: PlanRequest, answer: Plan, requests: int, seed: int) -> Se
     draw = random.Random(seed)
     classes = request.workload.classes
     queues = _queues(request, answer)
-    stages = {
-        model: Book(request.profiles, request.facts, request.gpus).stages(model) for model in {c.model for c in classes}
-    }
     rate, cv2 = sum(c.rate_per_s for c in classes), request.workload.cv2
-    weights = [c.rate_per_s for c in classes]
-    counter = itertools.count()
-    events: list[tuple[float, int, str, tuple[int, int], str]] = []
-    now, arrived = 0.0, list[tuple[int, float]]()
-    for at in range(requests):
-        now += draw.gammavariate(1 / cv2, cv2 / rate)
-        k = draw.choices(range(len(classes)), weights)[0]
-        arrived.append((k, now))
-        heapq.heappush(events, (now, next(counter), "arrive", (at, 0), ""))
-    ways = [_way(answer, classes[k], stages[classes[k].model], draw) for k, _ in arrived]
-    waiting: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    ends: dict[int, float] = {}
-    working: dict[tuple[int, int], tuple[tuple[str, str], Replica]] = {}
-    while events:
-        now, _, what, (at, step), _ = heapq.heappop(events)
-        k = arrived[at][0]
-        if what == "done":
-            key, replica = working.pop((at, step))
-            replica.idle_since = now
-            queues[key].append(replica)
-            step += 1
-            if step == len(ways[at]):
-                ends[at] = now
-            touched = [key]
-        else:
-            touched = []
-        if step < len(ways[at]):
-            key = (classes[k].model, ways[at][step])
-            waiting[key].append((at, step))
-            touched.append(key)
-        for key in dict.fromkeys(touched):
-            left = []
-            for one in waiting[key]:
-                able = [r for r in queues[key] if arrived[one[0]][0] in r.seconds]
-                if not able:
-                    left.append(one)
-                    continue
-                replica = min(able, key=lambda r: r.idle_since)
-                queues[key].remove(replica)
-                working[one] = key, replica
-                heapq.heappush(events, (now + replica.seconds[arrived[one[0]][0]], next(counter), "done", one, ""))
-            waiting[key] = left
-    spans: dict[int, list[float]] = defaultdict(list)
-    for at, (k, start) in enumerate(arrived):
-        spans[k].append(ends[at] - start)
-    return Served(spans, requests / max(ends.values()))
-
-
-def _queues(request: PlanRequest, answer: Plan) -> dict[tuple[str, str], list[Replica]]:
-    """Idle replicas of each (model, bundle)."""
+    kinds = draw.choices(range(len(classes)), [c.rate_per_s for c in classes], k=requests)
     book = Book(request.profiles, request.facts, request.gpus)
-    queues: dict[tuple[str, str], list[Replica]] = defaultdict(list)
+    ways = [_ways(answer, item, book.stages(item.model)) for item in classes]
+    taken = [draw.choices(*ways[k])[0] for k in kinds]
+    starts = list(itertools.accumulate(draw.gammavariate(1 / cv2, cv2 / rate) for _ in range(requests)))
+    spans: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    working: list[tuple[float, int, int, dict[int, float]]] = []  # done at, request, step, replica
+    arrived, now = 0, 0.0
+    while arrived < requests or working:
+        if arrived < requests and (not working or starts[arrived] <= working[0][0]):
+            at, step, now = arrived, 0, starts[arrived]
+            arrived += 1
+        else:
+            now, at, step, replica = heapq.heappop(working)
+            _next(queues[classes[kinds[at]].model, taken[at][step]], replica, now, working)
+            step += 1
+        if step < len(taken[at]):
+            _join(queues[classes[kinds[at]].model, taken[at][step]], (at, step), kinds[at], now, working)
+        else:
+            spans[kinds[at]].append((at, now - starts[at]))
+    return Served({k: [span for _, span in sorted(some)] for k, some in spans.items()}, requests / now)
+
+
+def _join(queue: Queue, one: tuple[int, int], k: int, now: float, working: list[Any]) -> None:
+    """Start on the replica idle for longest of those that take the class, or wait."""
+    for at, replica in enumerate(queue.idle):
+        if k in replica:
+            del queue.idle[at]
+            heapq.heappush(working, (now + replica[k], *one, replica))
+            return
+    queue.waiting[k].append((now, *one))
+
+
+def _next(queue: Queue, replica: dict[int, float], now: float, working: list[Any]) -> None:
+    """A replica is free: it takes whoever joined first of those whom it can serve."""
+    able = [(queue.waiting[k][0], k) for k in replica if queue.waiting[k]]
+    if able:
+        (_, *one), k = min(able)
+        queue.waiting[k].popleft()
+        heapq.heappush(working, (now + replica[k], *one, replica))
+    else:
+        queue.idle.append(replica)
+
+
+def _queues(request: PlanRequest, answer: Plan) -> dict[tuple[str, str], Queue]:
+    """(model, bundle) → its queue, all replicas idle."""
+    book = Book(request.profiles, request.facts, request.gpus)
+    queues: dict[tuple[str, str], Queue] = {}
     for row in answer.rows:
         seconds: dict[int, float] = {}
         for k, item in enumerate(request.workload.classes):
@@ -105,7 +102,8 @@ def _queues(request: PlanRequest, answer: Plan) -> dict[tuple[str, str], list[Re
                 )
                 assert found is not None
                 seconds[k] = found.seconds
-        queues[row.model, row.stage].extend(Replica(seconds) for _ in range(row.replicas))
+        queue = queues.setdefault((row.model, row.stage), Queue([], defaultdict(deque)))
+        queue.idle.extend([seconds] * row.replicas)
     return queues
 
 
@@ -113,19 +111,24 @@ def _serves(row: Row, shape: Shape) -> bool:
     return any(route.shape == shape for route in row.routes)
 
 
-def _way(answer: Plan, item: RequestClass, stages: tuple[str, ...], draw: random.Random) -> list[str]:
-    """Bundles from the first stage to the last, each by its part of the routes."""
-    way: list[str] = []
-    left = list(stages)
-    while left:
+def _ways(answer: Plan, item: RequestClass, stages: tuple[str, ...]) -> tuple[list[tuple[str, ...]], list[float]]:
+    """Ways through bundles from the first stage to the last, and how likely each is, by the plan's routes."""
+    ways: list[tuple[str, ...]] = []
+    weights: list[float] = []
+    partial: list[tuple[tuple[str, ...], tuple[str, ...], float]] = [((), stages, 1.0)]
+    while partial:
+        way, left, weight = partial.pop()
+        if not left:
+            ways.append(way)
+            weights.append(weight)
+            continue
         rates: dict[str, float] = defaultdict(float)
         for row in answer.rows:
             parts = row.stage.split("+")
             if row.model == item.model and left[0] in parts and set(parts) <= set(left):
-                for route in row.routes:
-                    if route.shape == item.shape:
-                        rates[row.stage] += route.rate_per_min
-        bundle = draw.choices(list(rates), list(rates.values()))[0]
-        way.append(bundle)
-        left = [stage for stage in left if stage not in bundle.split("+")]
-    return way
+                rates[row.stage] += sum(route.rate_per_min for route in row.routes if route.shape == item.shape)
+        for bundle, rate in rates.items():
+            rest = tuple(stage for stage in left if stage not in bundle.split("+"))
+            if rate > 0:
+                partial.append(((*way, bundle), rest, weight * rate / sum(rates.values())))
+    return ways, weights

@@ -206,3 +206,13 @@ def test_spot_and_pool_limits_hold():
     answer = good(one)
     assert any(n.offer.spot for n in answer.nodes)
     assert good(request(offers=[offer(), *regions], p95=None)).usd_per_hour < answer.usd_per_hour
+
+
+def test_idle_on_demand_nodes_do_not_make_up_the_spot_share():
+    """L4s are too slow to denoise: nodes of them without work would only pad the count of GPUs."""
+    offers = (offer("H100", 1.0, spot=True), offer("H100", 3.0), offer("L4", 0.01, cap=50))
+    answer = good(request(p95=20.0, offers=offers, spot_share=0.5, bundles=False))
+    working = sum(row.replicas for row in answer.rows)
+    assert sum(row.replicas for row in answer.rows if row.offer.spot) <= 0.5 * working
+    assert all(one.gpus_idle == 0 for one in answer.nodes)
+    assert all(row.routes for row in answer.rows)

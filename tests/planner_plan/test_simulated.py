@@ -1,7 +1,6 @@
 """The p95 estimate and the throughput of a plan, against a seeded discrete-event simulation of its queues."""
 
 import msgspec
-import numpy as np
 import pytest
 
 from planner.domain import Profile, RequestClass, Shape, Workload
@@ -9,7 +8,9 @@ from planner.plan import Plan, PlanRequest, plan
 from tests.planner_plan.simulate import simulate
 from tests.planner_plan.test_plan import GPUS, SHAPE, offer, profiles
 
-REQUESTS = 30_000  # of one run: queues that are nearly always busy take long to show their tail
+REQUESTS = 300_000  # of a run: queues that are nearly always busy take long to show their tail
+LONGER = {"mixed 1/s": 1_000_000, "mixed 2/s": 1_000_000}  # 95 to 98 % busy: there, runs of 300,000 differ by 15 %
+BURSTY = 100_000
 BIG = Shape(1024, 1024, 1, 20)
 GROWTH = {"encode": 1.0, "denoise": 4.5, "decode": 4.0}
 
@@ -56,26 +57,20 @@ CASES = {
 }
 
 
-# How much too long the estimate may be where it is known to be: over twenty replicas of two types, 97 % busy; and queues of
-# which some classes can use only one type, whose wait is that type's for all.
-CAUTIOUS = {"mixed 2/s": 0.20, "mixed, two classes 0.3/s": 1.3, "mixed, two classes 1/s": 0.35}
-
-
-def against_simulation(request: PlanRequest, runs: int = 4) -> tuple[list[tuple[float, float]], float]:
+def against_simulation(request: PlanRequest, requests: int) -> tuple[list[tuple[float, float]], float]:
     """((estimated, simulated) p95 of each class, throughput over the rate)."""
     answer = plan(request, 20, alternatives=False)
     assert isinstance(answer, Plan)
-    found = [simulate(request, answer, REQUESTS, seed) for seed in range(runs)]
-    pairs = [(item.p95_s, float(np.mean([one.p95(k) for one in found]))) for k, item in enumerate(answer.classes)]
+    found = simulate(request, answer, requests, seed=1)
     rate = sum(item.rate_per_s for item in request.workload.classes)
-    return pairs, min(one.done_per_s for one in found) / rate
+    return [(item.p95_s, found.p95(k)) for k, item in enumerate(answer.classes)], found.done_per_s / rate
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONGER else n for n in CASES])
 def test_p95_within_ten_per_cent_of_a_simulation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pairs, through = against_simulation(CASES[name])
+    pairs, through = against_simulation(CASES[name], LONGER.get(name, REQUESTS))
     wild = msgspec.structs.replace(CASES[name], workload=Workload(CASES[name].workload.classes, 4.0))
-    bursty, _ = against_simulation(wild, runs=1)
+    bursty, _ = against_simulation(wild, BURSTY)
     with capsys.disabled():
         poisson, burst = (
             ", ".join(f"{estimate:.1f} s ({estimate / measured - 1:+.1%})" for estimate, measured in some)
@@ -83,5 +78,5 @@ def test_p95_within_ten_per_cent_of_a_simulation(name: str, capsys: pytest.Captu
         )
         print(f"\n{name}: p95 {poisson}; cv² 4: {burst}")
     for estimate, measured in pairs:
-        assert -0.10 <= estimate / measured - 1 <= CAUTIOUS.get(name, 0.10)
+        assert abs(estimate / measured - 1) <= 0.10
     assert through >= 0.97

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from disagctl.errors import InfeasibleError, OverBudgetError
+from disagctl.errors import InfeasibleError, OverBudgetError, UsageError
 from disagctl.planning import solver_process
 from tests.planning.conftest import SPEC, Cli, Shop
 
@@ -235,12 +235,12 @@ def test_up_with_a_plan(shop: Shop, cli: Cli, tmp_path: Path) -> None:
     saved["rows"][0]["offer"]["cloud"] = "aws"
     path = shop.write(tmp_path / "plan.json", json.dumps(saved))
     code, _, err = cli("up", str(shop.spec), "--plan", path, "-y")
-    assert code == InfeasibleError.exit_code
-    assert "infra_unsupported" in err
+    assert code == UsageError.exit_code
+    assert "a plan for aws" in err
 
 
 def test_the_kinds_of_refusal_have_their_codes() -> None:
-    from disagctl.cli.plan import refused
+    from disagctl.planning.deploy import refused
     from planner.plan import Infeasible
 
     assert isinstance(refused(Infeasible("over_budget", "budget", "too dear", usd_per_hour=9.0)), OverBudgetError)

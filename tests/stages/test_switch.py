@@ -5,7 +5,7 @@ import pytest
 from stages import core as do
 from stages import protocol as wire
 from stages.core import WorkerCore
-from tests.stages.bench import DENOISE, ENCODE, SOURCE, assign, finish, kinds, ready, ref
+from tests.stages.bench import DENOISE, ENCODE, SOURCE, assign, finish, hello, kinds, offer, ready, ref
 
 
 def test_drain_hands_back_what_has_not_started_and_finishes_the_rest() -> None:
@@ -56,11 +56,46 @@ def test_another_role_or_model_drains_unloads_and_loads(other: wire.SetRole) -> 
     core.message(assign("a", inline=True))
     core.message(assign("b", inline=True))
     assert kinds(core.message(other)) == ["Stop b", "Send Returned"]
-    finish(core, "a")
-    out = core.message(wire.Release((ref("a").key,)))
-    assert kinds(out) == ["Forget a", "Unload", f"Load {other.role.stage}"]
+    assert kinds(finish(core, "a")) == ["Send Done", "Unload", f"Load {other.role.stage}"]
+    assert hello(core) == ({}, ["a"]), "what it made can still be had"
     assert kinds(core.message(assign("c"))) == ["Send Returned"]
     assert kinds(core.loaded(other.role, 1.0, 0)) == ["Send RoleReady"]
+    assert kinds(core.message(wire.Release((ref("a").key,)))) == ["Forget a"]
+
+
+def test_an_output_of_the_old_role_is_freed_while_the_new_one_loads() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    core.message(wire.SetRole(ENCODE, SOURCE))
+    finish(core, "a")
+    assert core.phase == "loading"
+    assert kinds(core.message(wire.Release((ref("a").key,)))) == ["Forget a"]
+
+
+def test_a_result_that_is_being_sent_is_sent_before_the_switch() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    core.message(wire.SetRole(ENCODE, SOURCE))
+    assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a"]
+    assert kinds(core.published(ref("a"), offer("a"), None))[-1] == "Load encode"
+
+
+def test_back_to_the_old_role_before_it_was_left() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    core.message(wire.SetRole(ENCODE, SOURCE))
+    assert kinds(core.message(wire.SetRole(DENOISE, SOURCE))) == ["Send RoleReady"]
+    assert kinds(finish(core, "a")) == ["Send Done"]
+    assert core.role == DENOISE
+
+
+def test_a_drain_ends_a_switch_that_has_not_begun() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    core.message(wire.SetRole(ENCODE, SOURCE))
+    core.message(wire.Drain())
+    finish(core, "a")
+    assert kinds(core.message(wire.Release((ref("a").key,)))) == ["Forget a", "Send Drained"]
 
 
 def test_another_role_while_loading_is_loaded_next() -> None:

@@ -1,0 +1,155 @@
+"""What the control loop and the status view see of the work: who is busy, how long things take, what is promised and kept.
+
+Fed by the engine's and the desk's events; every history is bounded. Reading it changes nothing but what the loop is told.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from disagctl.engine import Engine
+from disagctl.roster import WorkerState
+from disagctl.watcher import Watcher
+from planner.domain import Role, TaskRef
+from planner.run.book import Request
+from planner.run.observe import Lapse, Observer, RoleState
+from stages import protocol as wire
+
+RECENT: Final = 256  # of each kind of duration
+FINISHED: Final = 1_000  # latencies, for the objective
+WINDOW_S: Final = 60.0
+SAMPLES: Final = 13  # of work done, over the window
+
+
+class Times:
+    """Recent durations of a role. ``load_s`` from storage, ``unpark_s`` from the host's memory; ``switch_s``: both ends."""
+
+    def __init__(self) -> None:
+        self.load_s: deque[float] = deque(maxlen=RECENT)
+        self.unpark_s: deque[float] = deque(maxlen=RECENT)
+        self.switch_s: deque[float] = deque(maxlen=RECENT)
+        self.fetch_s: deque[float] = deque(maxlen=RECENT)
+
+
+class LoadWatch(Watcher):
+    """Takes notes. ``slo_s``: a model's objective, if it has one."""
+
+    def __init__(self, engine: Engine, slo_s: Mapping[str, float]) -> None:
+        self.engine, self.slo_s = engine, slo_s
+        self.observer = Observer()
+        self.times: defaultdict[Role, Times] = defaultdict(Times)
+        self.switches = 0
+        self._kept: defaultdict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=FINISHED))
+        self._open: dict[str, tuple[Role, float]] = {}  # worker → what it computes, since when
+        self._done_s: defaultdict[Role, float] = defaultdict(float)
+        self._samples: deque[tuple[float, dict[Role, float], dict[Role, int]]] = deque(maxlen=SAMPLES)
+
+    # --- events -----------------------------------------------------------------------------------------------
+
+    def arrived(self, request: Request, now: float) -> None:
+        """A request was accepted."""
+        if request.shape is not None:
+            self.observer.arrived(request.model, request.shape, now)
+
+    def assigned(self, request: Request, role: Role) -> None:
+        """A task was given to a worker."""
+        if request.shape is not None:
+            self.observer.assigned(role, request.shape)
+
+    def started(self, worker: WorkerState, request: Request, ref: TaskRef, now: float) -> None:
+        """A worker has begun to compute."""
+        self._open[worker.id] = (Role(request.model, ref.stage), now)
+
+    def completed(self, worker: WorkerState, request: Request, done: wire.Done) -> None:
+        """A stage of a request was computed."""
+        role = Role(request.model, done.ref.stage)
+        if self._open.get(worker.id, (None, 0.0))[0] == role:
+            del self._open[worker.id]
+        self._done_s[role] += done.seconds
+        if done.fetch_s:
+            self.times[role].fetch_s.append(done.fetch_s)
+        if request.shape is not None:
+            gpu = self.engine.roster.accelerator(worker.node)
+            self.observer.completed(role, gpu, request.shape, done.seconds, first=worker.done == 0)
+
+    def idle(self, worker: str) -> None:
+        """What a worker computed failed, or went with it."""
+        self._open.pop(worker, None)
+
+    def finished(self, request: Request, latency_s: float, now: float) -> None:
+        """A request has its durable result."""
+        if request.shape is not None:
+            self.observer.finished(request.model, request.shape, latency_s, now)
+        if request.model in self.slo_s:
+            self._kept[request.model].append(latency_s <= self.slo_s[request.model])
+
+    def became(self, worker: WorkerState, ready: wire.RoleReady, drain_s: float | None) -> None:
+        """A worker has loaded its role."""
+        gpu, times = self.engine.roster.accelerator(worker.node), self.times[ready.role]
+        (times.unpark_s if ready.warm else times.load_s).append(ready.load_s)
+        self.observer.lapse(Lapse("load", ready.load_s, ready.role, gpu, warm=ready.warm))
+        if drain_s is not None:
+            self.switches += 1
+            times.switch_s.append(drain_s + ready.load_s)
+            self.observer.lapse(Lapse("drain", drain_s, worker.left, gpu))
+
+    # --- looks ------------------------------------------------------------------------------------------------
+
+    def roles(self) -> tuple[RoleState, ...]:
+        """Workers and work of every role, now."""
+        ledger, roster = self.engine.ledger, self.engine.roster
+        ready, computing, coming, draining = (defaultdict[Role, int](int) for _ in range(4))
+        for worker in roster.workers.values():
+            takes = ledger.takes(worker.id)
+            if takes is not None:
+                ready[takes] += 1
+                computing[takes] += worker.id in self._open
+            elif (known := ledger.workers.get(worker.id)) is not None and known.leases:
+                draining[known.role] += 1
+            if worker.role is not None and takes != worker.role and worker.id not in roster.draining:
+                coming[worker.role] += not (worker.fatal or worker.doomed)
+        for plan in roster.unfilled():
+            coming[plan.role] += 1
+        return tuple(
+            RoleState(
+                role, wanted, ready[role], computing[role], coming[role], draining[role],
+                ledger.queued(role), sum(1 for _ in ledger.leased(role)),
+            )
+            for role, wanted in roster.wanted.items()
+        )  # fmt: skip
+
+    def sample(self, roles: Iterable[RoleState], now: float) -> None:
+        """Note how much has been computed until now, once in a while."""
+        if not self._samples or now - self._samples[-1][0] >= WINDOW_S / (SAMPLES - 1):
+            self._samples.append((now, self._busy_s(now), {state.role: state.ready for state in roles}))
+
+    def utilisation(self, role: Role, now: float) -> float | None:
+        """Fraction of the time of its workers that a role computed, over the last minute; None: not known yet."""
+        past = [sample for sample in self._samples if now - sample[0] <= WINDOW_S]
+        if not past or now <= past[0][0]:
+            return None
+        begun_s, before, _ = past[0]
+        workers = sum(ready.get(role, 0) for _, _, ready in past) / len(past)
+        if workers <= 0:
+            return None
+        return min(
+            1.0, max(0.0, self._busy_s(now).get(role, 0.0) - before.get(role, 0.0)) / ((now - begun_s) * workers)
+        )
+
+    def attainment(self, model: str) -> float | None:
+        """Fraction of the last results that came within the model's objective."""
+        kept = self._kept.get(model)
+        return sum(kept) / len(kept) if kept else None
+
+    def _busy_s(self, now: float) -> dict[Role, float]:
+        """Seconds computed since the start, by role."""
+        busy = dict(self._done_s)
+        for role, since in self._open.values():
+            busy[role] = busy.get(role, 0.0) + now - since
+        return busy
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean; None of nothing."""
+    found = list(values)
+    return sum(found) / len(found) if found else None

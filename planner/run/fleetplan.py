@@ -1,0 +1,106 @@
+"""Which nodes to have: minutes away and paid by the hour, so decided apart from who works on them.
+
+More are asked for as soon as the work does not fit what is there and coming; fewer only when the most that was needed over
+the whole patience fits less. What to rent is the planner's answer to a Solve. New nodes come up before old ones go.
+"""
+
+from collections import deque
+from typing import Final
+
+from planner.domain import RequestClass, Workload
+from planner.plan.result import Plan
+from planner.run.config import PolicyConfig
+from planner.run.decisions import Decision, Reason, Solve, WishNodes
+from planner.run.fleet import NodeWish
+from planner.run.observe import NodeCount, Observation, Planned
+from planner.run.rent import key_of
+
+ENOUGH: Final = 1.05  # cover below which what is there does not do
+SPARE: Final = 0.7  # share of the load now planned for that makes asking again worth while
+SOLVE_S: Final = 120.0  # an answer that takes longer is not waited for
+
+
+class NodePlanner:
+    """Keeps the question that is out, and what was wished for."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._config = config
+        self._asked: int | None = None
+        self._asked_s = 0.0
+        self._asked_load = 0.0
+        self._ids = 0
+        self._quiet_until_s = 0.0
+        self._served: float | None = None  # load that the present wish is for, requests a second weighted by work
+        self._loads: deque[tuple[float, float]] = deque(maxlen=4096)
+        self._target: tuple[NodeWish, ...] | None = None
+
+    def step(
+        self, seen: Observation, classes: tuple[RequestClass, ...], load: float, fits: float, now: float, ready_s: float
+    ) -> list[Decision]:
+        """``load``: busy workers that ``classes`` make; ``fits``: cover of what is there; ``ready_s``: to launch and load."""
+        self._loads.append((now, load))
+        out: list[Decision] = []
+        if seen.planned is not None and seen.planned.id == self._asked:
+            self._asked = None
+            out += self._answered(seen.planned, seen.nodes, now, ready_s)
+        elif self._asked is not None and now - self._asked_s > SOLVE_S:
+            self._asked = None
+        out += self._replaced(seen.nodes)
+        if self._asked is None and not out and now >= self._quiet_until_s and classes:
+            reason = self._reason(load, fits, now, seen.usd_total)
+            if reason is not None:
+                self._ids += 1
+                self._asked, self._asked_s, self._asked_load = self._ids, now, load
+                out.append(Solve(self._ids, Workload(classes), reason))
+        return out
+
+    def _reason(self, load: float, fits: float, now: float, spent: float) -> Reason | None:
+        total = self._config.max_usd_total
+        if fits < ENOUGH and (total is None or spent < total):
+            return Reason(
+                "load", f"the work needs {1 / max(fits, 0.01):.2f} times what is there", {"cover": fits, "load": load}
+            )
+        recent = [value for at, value in self._loads if now - at <= self._config.patience_s]
+        long_enough = now - self._loads[0][0] >= self._config.patience_s
+        most = max(recent, default=load)
+        if self._served is None:
+            self._served = load
+        if long_enough and most < SPARE * self._served:
+            text = f"for {self._config.patience_s:.0f} s at most {most / self._served:.0%} of what the nodes are for was needed"
+            return Reason("load", text, {"most_load": most, "planned_load": self._served})
+        return None
+
+    def _answered(self, planned: Planned, nodes: tuple[NodeCount, ...], now: float, ready_s: float) -> list[Decision]:
+        self._quiet_until_s = now + ready_s  # observe only while what was asked for is on its way
+        if not isinstance(planned.plan, Plan):
+            return []
+        self._served = self._asked_load
+        wanted = {key_of(one.offer): NodeWish(key_of(one.offer), (one.offer,), one.nodes) for one in planned.plan.nodes}
+        present = {one.key: one.wished for one in nodes if one.wished}
+        if present == {key: wish.count for key, wish in wanted.items()}:
+            return []
+        usd = planned.plan.usd_per_hour
+        self._target = tuple(wanted.values())
+        both = dict(wanted)
+        for one in nodes:
+            if one.wished > (wanted[one.key].count if one.key in wanted else 0):
+                both[one.key] = NodeWish(one.key, (one.offer,), one.wished)
+        why = Reason("load", f"{sum(w.count for w in wanted.values())} nodes at ${usd:.2f}/h", {"usd_per_hour": usd})
+        fewer = all(wish.count <= present.get(key, 0) for key, wish in wanted.items())
+        spend = sum(wish.count * wish.offers[0].usd_per_hour for wish in both.values())
+        cap = self._config.max_usd_per_hour
+        if fewer or (cap is not None and spend > cap):  # nothing to wait for, or no money to have both
+            both, self._target = wanted, None
+        return [WishNodes(tuple(both.values()), why)]
+
+    def _replaced(self, nodes: tuple[NodeCount, ...]) -> list[Decision]:
+        """The new nodes are up: let the old ones go."""
+        if self._target is None:
+            return []
+        up = {one.key: one.up for one in nodes}
+        if any(up.get(wish.key, 0) < wish.count for wish in self._target):
+            return []
+        target, self._target = self._target, None
+        if {w.key: w.count for w in target} == {one.key: one.wished for one in nodes if one.wished}:
+            return []
+        return [WishNodes(target, Reason("load", "the nodes that replace them are up"))]
