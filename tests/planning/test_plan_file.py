@@ -156,7 +156,7 @@ def test_prices_of_today(shop: Shop, saved: Path) -> None:
     repriced(shop, 1.02)  # 1.0608 of what was said
     with pytest.raises(OverBudgetError) as caught:
         accepted(shop, saved)
-    assert caught.value.error_code == "prices_rose"
+    assert caught.value.error_code == "price_rose"
     repriced(shop, 0.5)
     assert accepted(shop, saved).usd_per_hour < was
 
