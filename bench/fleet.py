@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 import time
+from abc import ABC, abstractmethod
 from typing import Any, Final
 
 import msgspec
@@ -106,7 +107,7 @@ class Fleet:
             self.tasks, self.latencies_s = 0, []
 
 
-class Peer:
+class Peer(ABC):
     """A connection that is read whenever something came."""
 
     def __init__(self, fleet: Fleet, name: str, keys: tuple[str, str], incoming: Any) -> None:
@@ -134,9 +135,9 @@ class Peer:
         if messages or lost:
             self.receive(messages, lost=lost)
 
+    @abstractmethod
     def receive(self, messages: list[Any], *, lost: bool) -> None:
         """Messages of the head."""
-        raise NotImplementedError
 
 
 class FakeWorker(Peer):
