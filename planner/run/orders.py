@@ -123,6 +123,10 @@ class Times(Protocol):
         """One step of a batch of so many on so many GPUs; of a stage without steps, all of it."""
         ...
 
+    def stage_s(self, role: Role, accelerator: str, shape: Shape, degree: int = 1) -> float | None:
+        """A whole stage of one request, all its steps."""
+        ...
+
     def resume_s(self, job: Job, worker: str) -> float:
         """What it costs to have the job's snapshot or input at the worker before its next step."""
         ...
