@@ -87,7 +87,10 @@ def ours() -> list[Contender]:
     """The two policies, and each without one of its mechanisms."""
     full = {"preempt": True, "elastic": True, "batch": True, "placement": True}
     found = []
-    for kind, switches in (("genserve", ("preempt", "elastic", "batch")), ("trident", ("elastic", "batch", "placement"))):
+    for kind, switches in (
+        ("genserve", ("preempt", "elastic", "batch")),
+        ("trident", ("elastic", "batch", "placement")),
+    ):
         found.append(msgspec.convert({"name": kind, "layout": "shared", "policy": kind, **full}, Contender))
         for switch in switches:
             row = {"name": f"{kind} without {switch}", "layout": "shared", "policy": kind, **full, switch: False}

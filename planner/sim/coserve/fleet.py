@@ -15,7 +15,14 @@ class Gpu:
     """One GPU, or ``count`` that are one instance for good; ``joins``: it may be lent to a colleague of its node."""
 
     def __init__(
-        self, name: str, node: str, residents: frozenset[Role], memory_gib: float, count: int = 1, *, joins: bool = False
+        self,
+        name: str,
+        node: str,
+        residents: frozenset[Role],
+        memory_gib: float,
+        count: int = 1,
+        *,
+        joins: bool = False,
     ) -> None:
         self.id, self.node, self.residents, self.count, self.joins = name, node, residents, count, joins
         self.memory_gib = memory_gib

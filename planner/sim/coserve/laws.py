@@ -144,7 +144,9 @@ class Laws:
         """Latency of a request alone on the fleet (:class:`SloRule`)."""
         rule, role = self.profiles.slo, Role(model, DENOISE)
         alone = self.step_s(role, "", shape) or 0.0
-        useful = [d for d in rule.degrees if alone / ((self.step_s(role, "", shape, 1, d) or 1.0) * d) >= rule.efficiency]
+        useful = [
+            d for d in rule.degrees if alone / ((self.step_s(role, "", shape, 1, d) or 1.0) * d) >= rule.efficiency
+        ]
         ends = sum(self.stage_s(Role(model, stage), "", shape) or 0.0 for stage in (ENCODE, DECODE))
         return ends + (self.stage_s(role, "", shape, max(useful, default=1)) or 0.0)
 

@@ -49,7 +49,14 @@ def _loads(kinds: Sequence[RequestKind], laws: Laws, stages: Sequence[str]) -> d
 
 
 def _grouped(
-    loads: Mapping[Role, float], gpus: int, degree: int, workload: CoWorkload, laws: Laws, prefix: str, *, joins: bool = False
+    loads: Mapping[Role, float],
+    gpus: int,
+    degree: int,
+    workload: CoWorkload,
+    laws: Laws,
+    prefix: str,
+    *,
+    joins: bool = False,
 ) -> list[Gpu]:
     """Groups of ``degree`` GPUs with the roles that the placement plan gives them; what is left over makes smaller groups."""
     sizes = [degree] * (gpus // degree)
@@ -59,7 +66,8 @@ def _grouped(
         rest -= sizes[-1]
     total = sum(loads.values())
     demands = [
-        Demand(role, load / total * gpus, laws.weights_gib(role), _active(role, workload, laws)) for role, load in loads.items()
+        Demand(role, load / total * gpus, laws.weights_gib(role), _active(role, workload, laws))
+        for role, load in loads.items()
     ]
     memory = laws.profiles.memory_gib
     plan = place(demands, {f"{prefix}g{index}": memory for index in range(len(sizes))})

@@ -100,7 +100,9 @@ class CoWorld:
             else:
                 arrival = item.arrival
                 self._served.append(
-                    Served(arrival.model, arrival.shape, arrival.video, arrival.at_s, self.now, arrival.due_s, item.pauses)
+                    Served(
+                        arrival.model, arrival.shape, arrival.video, arrival.at_s, self.now, arrival.due_s, item.pauses
+                    )
                 )
 
     def _let_go(self, task: Task) -> None:
