@@ -72,7 +72,7 @@ class Floor:
         return taken
 
     def grow(self, task: Running, gpus: int) -> tuple[str, ...]:
-        """The peers of the task with up to so many GPUs of its node, a power of two; its present peers when there are no more."""
+        """The task's peers, were it to have up to so many GPUs of its node; its present ones when no more are idle."""
         at, have = self._instances[task.worker], self.size(task)
         near = [
             one.worker

@@ -8,8 +8,8 @@ no more than that; how it is done here is ours:
    request with the most left to do is given up (Moore, Management Science 15, 1968, on a machine as fast as all GPUs).
 2. *Value.* The chance to be on time after the next moments, for each number of GPUs a request may have during them: its
    tightness is the least time that it still takes over the time that it has.
-3. *Choice.* The multiple-choice knapsack (:mod:`planner.run.policies.knapsack`) over all GPUs: each running request keeps, changes
-   or loses its GPUs, each waiting one (or batch) gets some or none.
+3. *Choice.* The multiple-choice knapsack (:mod:`planner.run.policies.knapsack`) over all GPUs: each running request keeps,
+   changes or loses its GPUs, each waiting one (or batch) gets some or none.
 
 A request is paused ``max_pauses`` times at most; after that it keeps a GPU until it is done.
 """
@@ -49,6 +49,7 @@ class GenServe:
 
     def decide(self, view: View, now: float) -> list[Order]:
         """Pauses and changes of degree first, so that what they free is there; then starts."""
+        self._outlook.begin()
         floor = Floor(view, self._outlook.degrees(view))
         if not floor.gpus or not (view.pending or view.running):
             return []
@@ -60,13 +61,12 @@ class GenServe:
         choices = self._running(view, floor, admitted, ahead_s, now)
         fixed = sum(min(one.size for one in choice.options) for choice in choices)
         waiting = self._waiting(view, floor, admitted, ahead_s, now)
-        return self._settle(
-            choices, waiting, floor, max(floor.gpus - floor.held_back(self._coming) - fixed, 0), now, ahead_s
-        )
+        capacity = max(floor.gpus - floor.held_back(self._coming) - fixed, 0)
+        return self._settle(choices, waiting, floor, capacity, now + ahead_s)
 
     def _ahead_s(self, view: View, floor: Floor, now: float) -> float:
         """Until something ends by itself."""
-        ends = (self._outlook.end_s(task, floor.accelerator, now) - now for task in view.running)
+        ends = (self._outlook.end_s(task, floor, now) - now for task in view.running)
         return min(max(min(ends, default=MOST_S), LEAST_S), MOST_S)
 
     # --- admission --------------------------------------------------------------------------------------------
@@ -131,32 +131,40 @@ class GenServe:
         return options
 
     def _waiting(self, view: View, floor: Floor, admitted: set[str], ahead_s: float, now: float) -> list[_Choice]:
-        """Jobs that wait, those of one batch key together."""
+        """Jobs that wait, those of one batch key together. Of those that will be late no more than there are GPUs."""
+        into = [job for job in view.pending if job.request in admitted]
+        into.sort(key=lambda job: (job.deadline_s, job.seq))
+        late = [job for job in view.pending if job.request not in admitted]
+        late.sort(key=lambda job: (-job.priority, not job.begun, job.seq))
         groups: dict[str, list[Job]] = {}
-        for job in sorted(view.pending, key=lambda one: (one.request not in admitted, one.deadline_s or now, one.seq))[
-            :WIDEST
-        ]:
-            together = job.batch_key if self._config.batch and job.request in admitted else ""
-            groups.setdefault(together or job.request, []).append(job)
-        return [self._group(jobs, floor, admitted, ahead_s, now) for jobs in groups.values()]
+        for job in into[:WIDEST]:
+            groups.setdefault((job.batch_key if self._config.batch else "") or job.request, []).append(job)
+        choices = [self._alone(job, floor, ahead_s, now, admitted=False) for job in late[: max(floor.gpus, 1)]]
+        for jobs in groups.values():
+            if len(jobs) == 1:
+                choices.append(self._alone(jobs[0], floor, ahead_s, now, admitted=True))
+            else:
+                choices.append(self._together(jobs, floor, ahead_s, now))
+        return choices
 
-    def _group(self, jobs: list[Job], floor: Floor, admitted: set[str], ahead_s: float, now: float) -> _Choice:
+    def _alone(self, job: Job, floor: Floor, ahead_s: float, now: float, *, admitted: bool) -> _Choice:
+        prospect = self._outlook.prospect(job, floor, now)
+        choice = _Choice([Option(0, self._worth(prospect, 0, ahead_s, admitted=admitted))], None, [[]])
+        for gpus in floor.degrees if job.steps > 1 else (1,):
+            self._add(choice, gpus, self._worth(prospect, gpus, ahead_s, admitted=admitted), [[job]])
+        return choice
+
+    def _together(self, jobs: list[Job], floor: Floor, ahead_s: float, now: float) -> _Choice:
+        """Jobs that could share a batch: some each by itself, on more GPUs or fewer, or the first so many as one batch."""
         prospects = [self._outlook.prospect(job, floor, now) for job in jobs]
-        idle = [
-            self._worth(prospect, 0, ahead_s, admitted=job.request in admitted)
-            for prospect, job in zip(prospects, jobs, strict=True)
-        ]
+        idle = [prospect.chance(0, ahead_s) for prospect in prospects]
         choice = _Choice([Option(0, sum(idle))], None, [[]])
-        if len(jobs) == 1:
-            job, prospect = jobs[0], prospects[0]
-            for gpus in floor.degrees if self._config.elastic and job.steps > 1 else (1,):
-                value = self._worth(prospect, gpus, ahead_s, admitted=job.request in admitted)
-                self._add(choice, gpus, value + 1e-6 * job.priority, [jobs])
-            return choice
-        alone = [prospect.chance(1, ahead_s) for prospect in prospects]
-        for count in range(1, len(jobs) + 1):  # so many, each by itself
-            self._add(choice, count, sum(alone[:count]) + sum(idle[count:]), [[job] for job in jobs[:count]])
-        for count in range(2, min(len(jobs), self._config.max_batch) + 1):  # so many as one batch
+        for gpus in floor.degrees if jobs[0].steps > 1 else (1,):
+            worth = sum(idle)
+            for count in range(1, min(len(jobs), floor.gpus // gpus) + 1):
+                worth += prospects[count - 1].chance(gpus, ahead_s) - idle[count - 1]
+                self._add(choice, gpus * count, worth, [[job] for job in jobs[:count]])
+        for count in range(2, min(len(jobs), self._config.max_batch) + 1):
             if not self._outlook.fits(jobs[0], floor, count):
                 break
             shared = [self._outlook.prospect(job, floor, now, batch=count).chance(1, ahead_s) for job in jobs[:count]]
@@ -170,52 +178,48 @@ class GenServe:
     # --- orders -----------------------------------------------------------------------------------------------
 
     def _settle(
-        self,
-        running: Sequence[_Choice],
-        waiting: Sequence[_Choice],
-        floor: Floor,
-        capacity: int,
-        now: float,
-        ahead_s: float,
+        self, running: Sequence[_Choice], waiting: Sequence[_Choice], floor: Floor, capacity: int, until_s: float
     ) -> list[Order]:
+        """Carry out the best choice: what shrinks first, then starts, then what grows into what is left."""
         groups = []
         for choice in running:
             least = min(one.size for one in choice.options)
             groups.append([Option(one.size - least, one.value, one.size) for one in choice.options])
-        groups += [choice.options for choice in waiting]
-        picked = choose(groups, capacity)
+        picked = choose([*groups, *(choice.options for choice in waiting)], capacity)
         orders: list[Order] = []
         grown: list[tuple[Running, int]] = []
         for choice, option in zip(running, picked[: len(running)], strict=True):
-            task = choice.task
-            if task is None or option.tag == floor.size(task):
-                continue
-            name = task.jobs[0].request
-            if option.tag == 0:
-                self._coming[name] = 0
-                orders.append(Pause(name, "others would be late"))
-            elif option.tag < floor.size(task):
-                self._coming[name] = option.tag
-                orders.append(SetDegree(name, option.tag, task.peers[: option.tag - 1]))
-            else:
-                grown.append((task, option.tag))
-        starts: list[tuple[float, int, list[Job]]] = []
-        for choice, option in zip(waiting, picked[len(running) :], strict=True):
-            gain = option.value - choice.options[0].value
-            for members in choice.batches[option.tag]:
-                starts.append((gain / max(option.size, 1), option.size // len(choice.batches[option.tag]), members))
-        starts.sort(key=lambda row: (-row[0], row[2][0].seq))
+            if choice.task is not None and option.tag > floor.size(choice.task):
+                grown.append((choice.task, option.tag))
+            elif choice.task is not None and option.tag < floor.size(choice.task):
+                orders.append(self._shrink(choice.task, option.tag))
         short = False
-        for _, gpus, members in starts:
+        for gpus, members in _in_order(waiting, picked[len(running) :]):
             workers = floor.take(members[0], gpus)
             short = short or len(workers) < gpus
             if workers:
                 orders.append(Start(tuple(job.request for job in members), workers[0], len(workers), workers[1:]))
-        for task, gpus in grown if not short else ():
+        if short:
+            return [*orders, AskAgain(until_s)]
+        for task, gpus in grown:
             peers = floor.grow(task, gpus)
             if len(peers) + 1 > floor.size(task):
                 orders.append(SetDegree(task.jobs[0].request, len(peers) + 1, peers))
                 self._coming[task.jobs[0].request] = len(peers) + 1
-        if waiting:
-            orders.append(AskAgain(now + ahead_s))
         return orders
+
+    def _shrink(self, task: Running, gpus: int) -> Order:
+        name = task.jobs[0].request
+        self._coming[name] = gpus
+        return SetDegree(name, gpus, task.peers[: gpus - 1]) if gpus else Pause(name, "others would be late")
+
+
+def _in_order(waiting: Sequence[_Choice], picked: Sequence[Option]) -> list[tuple[int, list[Job]]]:
+    """(GPUs, batch) of all that is to start, what is worth most for a GPU first."""
+    rows: list[tuple[float, int, list[Job]]] = []
+    for choice, option in zip(waiting, picked, strict=True):
+        batches = choice.batches[option.tag]
+        worth = (option.value - choice.options[0].value) / max(option.size, 1)
+        rows += [(worth, option.size // len(batches), members) for members in batches]
+    rows.sort(key=lambda row: (-row[0], row[2][0].seq))
+    return [(gpus, members) for _, gpus, members in rows]

@@ -11,17 +11,27 @@ from planner.run.policies.floor import Floor
 UNKNOWN_S: Final = 1.0
 STEEPNESS: Final = 3.0  # how the chance to be on time falls with tightness, see Prospect.chance
 LOSS: Final = 0.5
+REMEMBERED: Final = 256  # decisions
 NEVER: Final = float("inf")
+SPREAD: Final = "denoise"  # the stage that degrees are for
 POWERS: Final = (1, 2, 4, 8, 16, 32, 64)
 
 
-class Prospect(msgspec.Struct, frozen=True):
-    """One job. ``stage_s``: its stage on so many GPUs; ``rest_s``: after that, at best; ``fastest_s``: its stage at best.
+class Table(msgspec.Struct, frozen=True):
+    """By number of GPUs: seconds of one step, and of the stages that come after. Of a stage without steps: on one GPU."""
 
-    ``window_s``: until its deadline. ``setup_s``: before its next step, were it started.
+    step_s: dict[int, float]
+    after_s: dict[int, float]
+
+
+class Prospect(msgspec.Struct, frozen=True):
+    """One job. ``rest_s``: after its stage, at best; ``fastest_s``: its stage at best.
+
+    ``window_s``: until its deadline. ``setup_s``: before its next step, were it started. ``work_s``: all of it on one GPU.
     """
 
-    stage_s: dict[int, float]
+    left: int
+    table: Table
     rest_s: float
     fastest_s: float
     window_s: float
@@ -34,11 +44,11 @@ class Prospect(msgspec.Struct, frozen=True):
             return self.progress(gpus, ahead_s)
         rest, window = self.fastest_s + self.rest_s, self.window_s - ahead_s
         if gpus:
-            stage = self.stage_s[gpus] + self.setup_s
+            stage = self.left * self.table.step_s[gpus] + self.setup_s
             if stage <= ahead_s:
                 rest, window = self.rest_s, self.window_s - stage
-            else:
-                rest -= self.fastest_s * (ahead_s - min(self.setup_s, ahead_s)) / self.stage_s[gpus]
+            elif ahead_s > self.setup_s:
+                rest -= self.fastest_s * (ahead_s - self.setup_s) / (stage - self.setup_s)
         else:
             rest += self.setup_s
         if rest > window:
@@ -47,10 +57,10 @@ class Prospect(msgspec.Struct, frozen=True):
 
     def progress(self, gpus: int, ahead_s: float) -> float:
         """Share of all its work that is done in the next moments."""
-        if not gpus:
+        if not gpus or ahead_s <= self.setup_s:
             return 0.0
-        share = min(max(ahead_s - self.setup_s, 0.0) / max(self.stage_s[gpus], 1e-9), 1.0)
-        return share * self.stage_s[1] / max(self.work_s, 1e-9)
+        steps = min((ahead_s - self.setup_s) / max(self.table.step_s[gpus], 1e-9), self.left)
+        return steps * self.table.step_s[1] / max(self.work_s, 1e-9)
 
 
 class Outlook:
@@ -58,6 +68,14 @@ class Outlook:
 
     def __init__(self, times: Times, *, elastic: bool) -> None:
         self.times, self._elastic = times, elastic
+        self._tables: dict[tuple[object, ...], Table] = {}
+        self._decisions = 0
+
+    def begin(self) -> None:
+        """A decision begins. Predictions change: what was remembered of them is forgotten now and then."""
+        self._decisions += 1
+        if self._decisions % REMEMBERED == 0:
+            self._tables.clear()
 
     def degrees(self, view: View) -> tuple[int, ...]:
         """Powers of two up to the largest node's GPUs that may be lent."""
@@ -68,47 +86,58 @@ class Outlook:
         most = max(nodes.values(), default=1) if self._elastic else 1
         return tuple(power for power in POWERS if power <= most)
 
-    def _stage_s(self, job: Job, accelerator: str, gpus: int, batch: int) -> float:
+    def table(self, job: Job, floor: Floor, batch: int = 1) -> Table:
+        """Of the job's stage and those after."""
+        key = (job.role, job.shape, job.after, batch, floor.accelerator, floor.degrees)
+        found = self._tables.get(key)
+        if found is None:
+            name, degrees = floor.accelerator, floor.degrees
+            step = {gpus: self._step_s(job, name, gpus, batch) for gpus in degrees}
+            after = {gpus: self._after_s(job, name, gpus) for gpus in degrees}
+            found = self._tables[key] = Table(step, after)
+        return found
+
+    def _step_s(self, job: Job, accelerator: str, gpus: int, batch: int) -> float:
         step = self.times.step_s(job.role, accelerator, job.shape, batch, gpus if job.steps > 1 else 1)
-        return job.left * (UNKNOWN_S if step is None else step)
+        return UNKNOWN_S if step is None else step
 
     def _after_s(self, job: Job, accelerator: str, gpus: int) -> float:
         total = 0.0
         for stage in job.after:
-            split = gpus if stage == "denoise" else 1
+            split = gpus if stage == SPREAD else 1
             found = self.times.stage_s(Role(job.role.model, stage), accelerator, job.shape, split)
             total += UNKNOWN_S if found is None else found
         return total
 
     def prospect(self, job: Job, floor: Floor, now: float, batch: int = 1) -> Prospect:
         """Of a job that waits or runs."""
-        name = floor.accelerator
-        stages = {gpus: self._stage_s(job, name, gpus, batch) for gpus in floor.degrees}
-        window = NEVER if job.deadline_s is None else job.deadline_s - now
+        table, most = self.table(job, floor, batch), floor.degrees[-1]
         return Prospect(
-            stage_s=stages,
-            rest_s=self._after_s(job, name, floor.degrees[-1]),
-            fastest_s=min(stages.values()),
-            window_s=window,
+            left=job.left,
+            table=table,
+            rest_s=table.after_s[most],
+            fastest_s=job.left * table.step_s[most],
+            window_s=NEVER if job.deadline_s is None else job.deadline_s - now,
             setup_s=self.times.resume_s(job, job.held_by),
-            work_s=stages[1] + self._after_s(job, name, 1),
+            work_s=job.left * table.step_s[1] + table.after_s[1],
         )
 
     def least_work_s(self, job: Job, floor: Floor, now: float) -> float | None:
         """GPU-seconds at the least degree that makes it on time; None: none does."""
         if job.deadline_s is None:
             return None
+        table, spread = self.table(job, floor), SPREAD in job.after
         for gpus in floor.degrees:
-            stage, after = self._stage_s(job, floor.accelerator, gpus, 1), self._after_s(job, floor.accelerator, gpus)
+            stage, after = job.left * table.step_s[gpus], table.after_s[gpus]
             if now + stage + after <= job.deadline_s:
-                return stage * (gpus if job.steps > 1 else 1) + after * (gpus if "denoise" in job.after else 1)
+                return stage * (gpus if job.steps > 1 else 1) + after * (gpus if spread else 1)
         return None
 
-    def end_s(self, task: Running, accelerator: str, now: float) -> float:
+    def end_s(self, task: Running, floor: Floor, now: float) -> float:
         """When a running task's stage is over."""
         job = task.jobs[0]
-        step = self.times.step_s(job.role, accelerator, job.shape, len(task.jobs), task.degree)
-        return max(task.step_since_s + job.left * (UNKNOWN_S if step is None else step), now)
+        steps = self.table(job, floor, len(task.jobs)).step_s
+        return max(task.step_since_s + job.left * steps.get(task.degree, steps[1]), now)
 
     def fits(self, job: Job, floor: Floor, batch: int) -> bool:
         """Whether a batch has room beside the weights."""
