@@ -30,7 +30,7 @@ class DispatchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     elastic: bool = True
     batch: bool = True
     placement: bool = True
-    max_pauses: int = 4
+    max_pauses: int = 16
     max_batch: int = 8
 
 

@@ -14,6 +14,7 @@ no more than that; how it is done here is ours:
 A request is paused ``max_pauses`` times at most; after that it keeps a GPU until it is done.
 """
 
+import heapq
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,7 +25,7 @@ from planner.run.policies.floor import Floor
 from planner.run.policies.knapsack import Option, choose
 from planner.run.policies.outlook import Outlook, Prospect
 
-LEAST_S: Final = 0.25  # looked ahead at least, and at most
+LEAST_S: Final = 1.0  # looked ahead at least, and at most
 MOST_S: Final = 2.0
 GIVEN_UP: Final = 0.02  # what progress of those that will be late is worth, compared with being on time
 KEEP: Final = 0.004  # a change must be worth more than this
@@ -37,6 +38,21 @@ class _Choice(msgspec.Struct):
     options: list[Option]
     task: Running | None = None
     batches: list[list[list[Job]]] = []
+
+
+class _Moment(msgspec.Struct, frozen=True):
+    """What all options of a decision are valued with."""
+
+    floor: Floor
+    now: float
+    ahead_s: float
+    admitted: set[str]
+
+    def worth(self, job: Job, prospect: Prospect, gpus: int) -> float:
+        """The chance to be on time, or the little that progress of the late is worth."""
+        if job.request in self.admitted:
+            return prospect.chance(gpus, self.ahead_s) * (1 + max(job.priority, 0))
+        return GIVEN_UP * prospect.progress(gpus, self.ahead_s)
 
 
 class GenServe:
@@ -53,121 +69,83 @@ class GenServe:
         floor = Floor(view, self._outlook.degrees(view))
         if not floor.gpus or not (view.pending or view.running):
             return []
-        self._coming = {
-            name: self._coming.get(name, 0) for task in view.running if task.pausing for name in [task.jobs[0].request]
-        }
-        ahead_s = self._ahead_s(view, floor, now)
-        admitted = self._admit(view, floor, now)
-        choices = self._running(view, floor, admitted, ahead_s, now)
-        fixed = sum(min(one.size for one in choice.options) for choice in choices)
-        waiting = self._waiting(view, floor, admitted, ahead_s, now)
+        changing = (task.jobs[0].request for task in view.running if task.pausing)
+        self._coming = {name: self._coming.get(name, 0) for name in changing}
+        moment = self._moment(view, floor, now)
+        running = [_Choice(self._kept(task, moment), task) for task in view.running if not task.pausing]
+        fixed = sum(min(one.size for one in choice.options) for choice in running)
         capacity = max(floor.gpus - floor.held_back(self._coming) - fixed, 0)
-        return self._settle(choices, waiting, floor, capacity, now + ahead_s)
+        return self._settle(running, self._waiting(view, moment), floor, capacity, now + moment.ahead_s)
 
-    def _ahead_s(self, view: View, floor: Floor, now: float) -> float:
-        """Until something ends by itself."""
+    def _moment(self, view: View, floor: Floor, now: float) -> _Moment:
+        """Whom to be on time for, and until when to look ahead: something ends by itself."""
         ends = (self._outlook.end_s(task, floor, now) - now for task in view.running)
-        return min(max(min(ends, default=MOST_S), LEAST_S), MOST_S)
-
-    # --- admission --------------------------------------------------------------------------------------------
-
-    def _admit(self, view: View, floor: Floor, now: float) -> set[str]:
-        """Those to be on time for."""
+        ahead_s = min(max(min(ends, default=MOST_S), LEAST_S), MOST_S)
         rows: list[tuple[float, float, str]] = []
         for job in (*view.pending, *(job for task in view.running for job in task.jobs)):
-            if job.deadline_s is None:
-                continue
             work = self._outlook.least_work_s(job, floor, now)
-            if work is not None:
+            if work is not None and job.deadline_s is not None:
                 rows.append((job.deadline_s, work, job.request))
-        rows.sort()
-        kept: list[tuple[float, str]] = []
-        total = 0.0
-        for deadline_s, work, name in rows:
-            kept.append((work, name))
-            total += work
-            while total > floor.gpus * (deadline_s - now) and kept:
-                largest = max(kept)
-                kept.remove(largest)
-                total -= largest[0]
-        return {name for _, name in kept}
+        return _Moment(floor, now, ahead_s, admit(rows, floor.gpus, now))
 
     # --- options ----------------------------------------------------------------------------------------------
 
-    def _worth(self, prospect: Prospect, gpus: int, ahead_s: float, *, admitted: bool) -> float:
-        if admitted:
-            return prospect.chance(gpus, ahead_s)
-        return GIVEN_UP * prospect.progress(gpus, ahead_s)
-
-    def _running(self, view: View, floor: Floor, admitted: set[str], ahead_s: float, now: float) -> list[_Choice]:
-        found = []
-        for task in view.running:
-            if task.pausing:
-                continue
-            found.append(_Choice(self._kept(task, floor, admitted, ahead_s, now), task))
-        return found
-
-    def _kept(self, task: Running, floor: Floor, admitted: set[str], ahead_s: float, now: float) -> list[Option]:
-        """What may become of a running task; the present degree first. A size above 0 in all: it cannot be paused."""
-        job, degree = task.jobs[0], floor.size(task)
-        movable = job.steps > 1 and job.left > 1 and floor.joined(task)
-        pausable = (
-            self._config.preempt and job.left > 1 and all(one.pauses < self._config.max_pauses for one in task.jobs)
-        )
+    def _kept(self, task: Running, moment: _Moment) -> list[Option]:
+        """What may become of a running task. A size above 0 in all: it cannot be paused."""
+        floor, job, degree = moment.floor, task.jobs[0], moment.floor.size(task)
+        pausable = self._config.preempt and all(one.pauses < self._config.max_pauses for one in task.jobs)
         degrees = {degree}
-        if self._config.elastic and movable:
+        if self._config.elastic and job.steps > 1 and job.left > 1 and floor.joined(task):
             degrees |= set(floor.degrees)
-        prospects = [
-            (self._outlook.prospect(one, floor, now, batch=len(task.jobs)), one.request in admitted)
-            for one in task.jobs
-        ]
+        prospects = [self._outlook.prospect(one, floor, moment.now, batch=len(task.jobs)) for one in task.jobs]
 
         def worth(gpus: int) -> float:
-            return sum(self._worth(prospect, gpus, ahead_s, admitted=into) for prospect, into in prospects)
+            return sum(moment.worth(one, found, gpus) for one, found in zip(task.jobs, prospects, strict=True))
 
         options = [Option(gpus, worth(gpus) + (KEEP if gpus == degree else 0.0)) for gpus in sorted(degrees)]
-        if pausable:
+        if pausable and job.left > 1:
             options.insert(0, Option(0, worth(0) - KEEP))
         return options
 
-    def _waiting(self, view: View, floor: Floor, admitted: set[str], ahead_s: float, now: float) -> list[_Choice]:
+    def _waiting(self, view: View, moment: _Moment) -> list[_Choice]:
         """Jobs that wait, those of one batch key together. Of those that will be late no more than there are GPUs."""
-        into = [job for job in view.pending if job.request in admitted]
+        into = [job for job in view.pending if job.request in moment.admitted]
         into.sort(key=lambda job: (job.deadline_s, job.seq))
-        late = [job for job in view.pending if job.request not in admitted]
+        late = [job for job in view.pending if job.request not in moment.admitted]
         late.sort(key=lambda job: (-job.priority, not job.begun, job.seq))
         groups: dict[str, list[Job]] = {}
         for job in into[:WIDEST]:
             groups.setdefault((job.batch_key if self._config.batch else "") or job.request, []).append(job)
-        choices = [self._alone(job, floor, ahead_s, now, admitted=False) for job in late[: max(floor.gpus, 1)]]
-        for jobs in groups.values():
-            if len(jobs) == 1:
-                choices.append(self._alone(jobs[0], floor, ahead_s, now, admitted=True))
-            else:
-                choices.append(self._together(jobs, floor, ahead_s, now))
-        return choices
+        choices = [self._alone(job, moment) for job in late[: moment.floor.gpus]]
+        return choices + [
+            self._alone(jobs[0], moment) if len(jobs) == 1 else self._together(jobs, moment) for jobs in groups.values()
+        ]
 
-    def _alone(self, job: Job, floor: Floor, ahead_s: float, now: float, *, admitted: bool) -> _Choice:
-        prospect = self._outlook.prospect(job, floor, now)
-        choice = _Choice([Option(0, self._worth(prospect, 0, ahead_s, admitted=admitted))], None, [[]])
-        for gpus in floor.degrees if job.steps > 1 else (1,):
-            self._add(choice, gpus, self._worth(prospect, gpus, ahead_s, admitted=admitted), [[job]])
+    def _alone(self, job: Job, moment: _Moment) -> _Choice:
+        prospect = self._outlook.prospect(job, moment.floor, moment.now)
+        choice = _Choice([Option(0, moment.worth(job, prospect, 0))], None, [[]])
+        for gpus in moment.floor.degrees if job.steps > 1 else (1,):
+            self._add(choice, gpus, moment.worth(job, prospect, gpus), [[job]])
         return choice
 
-    def _together(self, jobs: list[Job], floor: Floor, ahead_s: float, now: float) -> _Choice:
+    def _together(self, jobs: list[Job], moment: _Moment) -> _Choice:
         """Jobs that could share a batch: some each by itself, on more GPUs or fewer, or the first so many as one batch."""
-        prospects = [self._outlook.prospect(job, floor, now) for job in jobs]
-        idle = [prospect.chance(0, ahead_s) for prospect in prospects]
+        floor = moment.floor
+        prospects = [self._outlook.prospect(job, floor, moment.now) for job in jobs]
+        idle = [moment.worth(job, prospect, 0) for job, prospect in zip(jobs, prospects, strict=True)]
         choice = _Choice([Option(0, sum(idle))], None, [[]])
         for gpus in floor.degrees if jobs[0].steps > 1 else (1,):
             worth = sum(idle)
             for count in range(1, min(len(jobs), floor.gpus // gpus) + 1):
-                worth += prospects[count - 1].chance(gpus, ahead_s) - idle[count - 1]
+                worth += moment.worth(jobs[count - 1], prospects[count - 1], gpus) - idle[count - 1]
                 self._add(choice, gpus * count, worth, [[job] for job in jobs[:count]])
         for count in range(2, min(len(jobs), self._config.max_batch) + 1):
             if not self._outlook.fits(jobs[0], floor, count):
                 break
-            shared = [self._outlook.prospect(job, floor, now, batch=count).chance(1, ahead_s) for job in jobs[:count]]
+            shared = (
+                moment.worth(job, self._outlook.prospect(job, floor, moment.now, batch=count), 1)
+                for job in jobs[:count]
+            )
             self._add(choice, 1, sum(shared) + sum(idle[count:]), [jobs[:count]])
         return choice
 
@@ -223,3 +201,15 @@ def _in_order(waiting: Sequence[_Choice], picked: Sequence[Option]) -> list[tupl
         rows += [(worth, option.size // len(batches), members) for members in batches]
     rows.sort(key=lambda row: (-row[0], row[2][0].seq))
     return [(gpus, members) for _, gpus, members in rows]
+
+
+def admit(rows: list[tuple[float, float, str]], gpus: int, now: float) -> set[str]:
+    """Whom to be on time for. ``rows``: (deadline, GPU-seconds, name)."""
+    kept: list[tuple[float, str]] = []  # a heap of (-work, name)
+    total = 0.0
+    for deadline_s, work, name in sorted(rows):
+        heapq.heappush(kept, (-work, name))
+        total += work
+        while kept and total > gpus * (deadline_s - now):
+            total += heapq.heappop(kept)[0]
+    return {name for _, name in kept}

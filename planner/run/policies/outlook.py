@@ -9,8 +9,8 @@ from planner.run.orders import Instance, Job, Running, Times, View
 from planner.run.policies.floor import Floor
 
 UNKNOWN_S: Final = 1.0
-STEEPNESS: Final = 3.0  # how the chance to be on time falls with tightness, see Prospect.chance
-LOSS: Final = 0.5
+STEEPNESS: Final = 2.0  # how the chance to be on time falls with tightness, see Prospect.chance
+LOSS: Final = 0.9
 REMEMBERED: Final = 256  # decisions
 NEVER: Final = float("inf")
 SPREAD: Final = "denoise"  # the stage that degrees are for
