@@ -202,7 +202,7 @@ class Proc:
             given = route.data if isinstance(route, InlineRoute) else self.inputs.pop(task.ref.key, here)
         seconds = self.world.seconds(stage, task.ref.request)
         steps = 4 if stage == "denoise" else 1
-        doomed_at = self.world.clockwork.rng.randrange(steps) if stage == nature.fails_in else -1
+        doomed_at = self.world.clockwork.rng.randrange(task.resumed_at, steps) if stage == nature.fails_in else -1
         if task.resumed_at:
             self.world.resumed += 1
             assert given.startswith(b"%d|" % task.resumed_at), f"{task.ref} is resumed from {given!r}"
