@@ -132,6 +132,7 @@ class WorkerCore:
         self._source: ModelSource | None = None
         self._line: deque[TaskRef] = deque()  # with the compute thread, the first of them being computed
         self._ahead = AHEAD
+        self._light = False  # tasks of this role are computed at once, on the thread that owns us
 
     @property
     def computing(self) -> bool:
@@ -209,10 +210,17 @@ class WorkerCore:
     # --- the model --------------------------------------------------------------------------------------------
 
     def loaded(
-        self, role: Role, load_s: float, peak_bytes: int, *, warm: bool = False, preemptible: bool = False
+        self,
+        role: Role,
+        load_s: float,
+        peak_bytes: int,
+        *,
+        warm: bool = False,
+        light: bool = False,
+        preemptible: bool = False,
     ) -> list[Instruction]:
-        """The weights are there. ``warm``: they came from host memory."""
-        self.role, self.phase, self.load_s, self.preemptible = role, "ready", load_s, preemptible
+        """The weights are there. ``warm``: they came from host memory. ``light``: tasks take next to no time."""
+        self.role, self.phase, self.load_s, self._light, self.preemptible = role, "ready", load_s, light, preemptible
         ready: list[Instruction] = [Send(RoleReady(role, load_s, peak_bytes, warm, preemptible))]
         return ready + self._advance()
 
@@ -340,6 +348,9 @@ class WorkerCore:
         remote = task.input is not None and not any(isinstance(r, InlineRoute) for r in task.input.routes)
         if task.input is not None and task.resumed_at and task.input.key in self.held:
             remote = False  # it was paused here
+        if self._light and not remote and not self._line:
+            self.tasks[task.ref] = Held(task, COMPUTING, started=True)  # over before word of its start could leave
+            return [Compute(task)]
         self.tasks[task.ref] = Held(task, QUEUED if remote else READY)
         return [] if not remote and len(self._line) > self._ahead else self._advance()
 
@@ -425,6 +436,8 @@ class WorkerCore:
 
     def _advance(self) -> list[Instruction]:
         """Whatever can go on, goes on: one computation, the next in line behind it, and a few fetches, oldest first."""
+        if not self.tasks and self.phase == "ready" and self._next is None:
+            return []
         if self.phase == "draining" and not self.tasks and (self._next is not None or not self.held):
             return self._drained()
         if self.phase == "ready" and self._next is not None:

@@ -83,6 +83,7 @@ class Pipeline:
         self._uploader = uploader  # used by the send thread alone
         self._device = device
         self._model: tuple[tuple[ModelSource, str], StageModel] | None = None
+        self._light = False  # the model asks for no thread of its own
         self._closet = Closet(on_device=device != "cpu")
         self._cache = cache
         self._inputs: dict[str, Parcel] = {}
@@ -110,8 +111,11 @@ class Pipeline:
         self._to_fetch.put(task)
 
     def compute(self, task: Task) -> None:
-        """Run the task."""
-        self._lines["compute"].put(lambda: self._compute(task))
+        """Run the task: on the compute thread, or here where a change of threads would take longer than the work."""
+        if self._light:
+            self._compute(task)
+        else:
+            self._lines["compute"].put(lambda: self._compute(task))
 
     def publish(self, ref: TaskRef) -> None:
         """Offer or upload the task's result."""
@@ -186,16 +190,19 @@ class Pipeline:
             self._post(lambda core: core.load_failed(order.role, text, fatal=False))
         else:
             self._model = (key, model)
+            self._light = light = getattr(model, "light", False)
             took = time.monotonic() - begin
             log.info("loaded %s in %.1f s", order.role, took)
             peak = int(getattr(model, "peak_bytes", 0))
             preemptible = bool(getattr(model, "preemptible", False))
-            self._post(lambda core: core.loaded(order.role, took, peak, warm=warm, preemptible=preemptible))
+            self._post(
+                lambda core: core.loaded(order.role, took, peak, warm=warm, light=light, preemptible=preemptible)
+            )
 
     def _unload(self) -> None:
         self._suspended.unload()
         if self._model is not None:
-            held, self._model = self._model, None
+            held, self._model, self._light = self._model, None, False
             self._closet.put(*held)
         if self._cache is not None:
             self._cache.clear()
@@ -229,7 +236,7 @@ class Pipeline:
     def _compute(self, task: Task) -> None:
         begin = time.monotonic()
         ref = task.ref
-        if ref.key in self._stop:  # while it stood in line
+        if self._stop and ref.key in self._stop:  # while it stood in line
             self._stop.discard(ref.key)
             self._post(lambda core: core.stopped(ref))
             return
@@ -293,9 +300,13 @@ class Pipeline:
         job = self._job(task, params)
         told, first = begin, job.steps_done
         while True:
-            if task.ref.key in self._stop:
+            if self._stop and task.ref.key in self._stop:
                 return None
-            if task.ref.key in self._pause and (pausing := self._between(task.ref, job, first)) is not None:
+            if (
+                self._pause
+                and task.ref.key in self._pause
+                and (pausing := self._between(task.ref, job, first)) is not None
+            ):
                 return pausing
             more = job.step()
             if job.total_steps > 1 and (not more or time.monotonic() - told >= STEP_NEWS_S):
@@ -311,7 +322,7 @@ class Pipeline:
             msg = "no model is loaded"
             raise RuntimeError(msg)
         model, source = self._model[1], task.input
-        inputs = self._inputs.pop(task.ref.key, None)
+        inputs = self._inputs.pop(task.ref.key, None) if self._inputs else None
         if source is not None and task.resumed_at:
             job = self._suspended.take(source.key)
             return job or model.resume(params, inputs or self._own(source))
@@ -358,7 +369,8 @@ class Pipeline:
     ) -> None:
         offer: Offer | None = None
         artifact: Artifact | None = None
-        self._stop.discard(ref.key)  # a cancel that came after the last step
+        if self._stop:
+            self._stop.discard(ref.key)  # a cancel that came after the last step
         try:
             if isinstance(result, File):
                 artifact = self._store(ref, result)
