@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from planner.domain import Role
 from planner.run.orders import AskAgain, DispatchConfig, Job, Order, Pause, Running, SetDegree, Start, Times, View
 from planner.run.policies.floor import Floor
 from planner.run.policies.knapsack import Option, choose
@@ -22,6 +23,7 @@ class Choice(msgspec.Struct):
     options: list[Option]
     task: Running | None = None
     batches: list[list[list[Job]]] = []
+    jobs: Sequence[Job] = ()
 
 
 class Joint:
@@ -68,7 +70,7 @@ class Joint:
 
     def _alone(self, job: Job, floor: Floor, worth: Worth) -> Choice:
         prospect = self.outlook.prospect(job, floor)
-        choice = Choice([Option(0, worth(job, prospect, 0))], None, [[]])
+        choice = Choice([Option(0, worth(job, prospect, 0))], None, [[]], [job])
         for gpus in floor.degrees if job.steps > 1 else (1,):
             self._add(choice, gpus, worth(job, prospect, gpus), [[job]])
         return choice
@@ -77,7 +79,7 @@ class Joint:
         """Jobs that could share a batch: some each by itself, on more GPUs or fewer, or the first so many as one batch."""
         prospects = [self.outlook.prospect(job, floor) for job in jobs]
         idle = [worth(job, prospect, 0) for job, prospect in zip(jobs, prospects, strict=True)]
-        choice = Choice([Option(0, sum(idle))], None, [[]])
+        choice = Choice([Option(0, sum(idle))], None, [[]], jobs)
         for gpus in floor.degrees if jobs[0].steps > 1 else (1,):
             total = sum(idle)
             for count in range(1, min(len(jobs), floor.gpus // gpus) + 1):
@@ -112,25 +114,38 @@ class Joint:
                 grown.append((choice.task, option.tag))
             elif choice.task is not None and option.tag < floor.size(choice.task):
                 orders.append(self._shrink(choice.task, option.tag))
-        short = False
-        for gpus, members in _in_order(waiting, picked[len(running) :]):
-            workers = floor.take(members[0], gpus)
-            short = short or len(workers) < gpus
-            if workers:
-                orders.append(Start(tuple(job.request for job in members), workers[0], len(workers), workers[1:]))
-        if short:
-            return [*orders, AskAgain(again_s)]
+        starts, short = _starts(waiting, picked[len(running) :], floor)
+        orders += starts
         for task, gpus in grown:
-            peers = floor.grow(task, gpus)
+            peers = floor.grow(task, gpus, short)
             if len(peers) + 1 > floor.size(task):
                 orders.append(SetDegree(task.jobs[0].request, len(peers) + 1, peers))
                 self._coming[task.jobs[0].request] = len(peers) + 1
-        return orders
+        return [*orders, AskAgain(again_s)] if short else orders
 
     def _shrink(self, task: Running, gpus: int) -> Order:
         name = task.jobs[0].request
         self._coming[name] = gpus
         return SetDegree(name, gpus, task.peers[: gpus - 1]) if gpus else Pause(name, "others would be late")
+
+
+def _starts(waiting: Sequence[Choice], picked: Sequence[Option], floor: Floor) -> tuple[list[Order], set[Role]]:
+    """What can start, and the roles of what has to wait for GPUs. GPUs that nobody chosen can use go to whoever can."""
+    orders: list[Order] = []
+    short: set[Role] = set()
+    begun: set[str] = set()
+    for gpus, members in _in_order(waiting, picked):
+        workers = floor.take(members[0], gpus)
+        if len(workers) < gpus:
+            short.add(members[0].role)
+        if workers:
+            orders.append(Start(tuple(job.request for job in members), workers[0], len(workers), workers[1:]))
+            begun.update(job.request for job in members)
+    for job in (job for choice in waiting for job in choice.jobs if job.request not in begun):
+        if not floor.idle:
+            break
+        orders += [Start((job.request,), worker) for worker in floor.take(job, 1)]
+    return orders, short
 
 
 def _in_order(waiting: Sequence[Choice], picked: Sequence[Option]) -> list[tuple[int, list[Job]]]:
