@@ -32,6 +32,15 @@ class Floor:
         """By its name."""
         return self._instances.get(worker)
 
+    def roles(self, worker: str) -> frozenset[Role]:
+        """What resides at a worker."""
+        at = self._instances.get(worker)
+        return at.residents if at is not None else frozenset()
+
+    def everywhere(self, role: Role) -> bool:
+        """Whether every GPU has the role's weights."""
+        return all(role in one.residents for one in self._instances.values())
+
     def size(self, task: Running) -> int:
         """GPUs that a task holds: those of its instance, or its own and its peers'."""
         at = self._instances.get(task.worker)
