@@ -37,6 +37,11 @@ class Floor:
         at = self._instances.get(worker)
         return at.residents if at is not None else frozenset()
 
+    @property
+    def uniform(self) -> bool:
+        """Whether all have the same weights."""
+        return len({one.residents for one in self._instances.values()}) == 1
+
     def everywhere(self, role: Role) -> bool:
         """Whether every GPU has the role's weights."""
         return all(role in one.residents for one in self._instances.values())
@@ -85,6 +90,10 @@ class Floor:
         for worker in taken:
             del self._idle[worker]
         return taken
+
+    def reserve(self, wanted: AbstractSet[Role]) -> None:
+        """Take out the idle ones that have any of these roles: they are kept for somebody."""
+        self._idle = {name: one for name, one in self._idle.items() if not one.residents & wanted}
 
     def grow(self, task: Running, gpus: int, wanted: AbstractSet[Role]) -> tuple[str, ...]:
         """The task's peers, were it to have up to so many GPUs of its node; its present ones when no more are idle.

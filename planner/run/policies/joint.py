@@ -126,7 +126,8 @@ class Joint:
             if len(peers) + 1 > floor.size(task):
                 orders.append(SetDegree(task.jobs[0].request, len(peers) + 1, peers))
                 self._coming[task.jobs[0].request] = len(peers) + 1
-        orders += _leftovers(waiting, orders, floor)
+        if not floor.uniform:
+            orders += _leftovers(waiting, orders, floor, short)
         return [*orders, AskAgain(again_s)] if short else orders
 
     def _shrink(
@@ -179,10 +180,13 @@ def _starts(waiting: Sequence[Choice], picked: Sequence[Option], floor: Floor) -
     return orders, short
 
 
-def _leftovers(waiting: Sequence[Choice], orders: Sequence[Order], floor: Floor) -> list[Order]:
-    """GPUs that nobody chosen can use go to whoever can."""
+def _leftovers(
+    waiting: Sequence[Choice], orders: Sequence[Order], floor: Floor, short: Mapping[Role, Job]
+) -> list[Order]:
+    """GPUs that none of those chosen can use go to whoever can."""
     begun = {name for order in orders if isinstance(order, Start) for name in order.requests}
     found: list[Order] = []
+    floor.reserve(short.keys())
     for job in (job for choice in waiting for job in choice.jobs if job.request not in begun):
         if not floor.idle:
             break
