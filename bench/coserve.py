@@ -1,8 +1,8 @@
-"""Images and videos on one fleet, simulated: our policies against fleets that cannot pause, on the workloads of ``bench/workloads``.
+"""Images and videos on one fleet, simulated: our policies against fleets that cannot pause (``bench/workloads``).
 
-Prints a figure a line. Claims are on held-out seeds; the strongest baseline is picked anew at every load and SLO scale. The short
-run takes one seed and the two outer SLO scales of ``mix-even`` on 8 GPUs and three loads of the latency workloads; ``--full``
-takes all of it (an hour and more). ``--write FOLDER`` puts the table (coserving-figures.md) and the pictures there.
+Prints a figure a line. Claims are on held-out seeds; the strongest baseline is picked anew at every load and SLO scale. The
+short run takes one seed, the outer SLO scales of ``mix-even`` on 8 GPUs, and the lowest load of the latency workloads;
+``--full`` takes all of it (hours). ``--write FOLDER`` puts the table (coserving-figures.md) and the pictures there.
 """
 
 import argparse
@@ -131,12 +131,9 @@ def attainment(found: Sequence[Outcome]) -> list[Figure]:
                 )
             )
         at = min(here, key=lambda where: rows[where]["genserve"] - best[where])
-        figures.append(
-            Figure(
-                f"attained_least_gain_{workload_name}_{gpus}", rounded(rows[at]["genserve"] - best[at]), "share", -0.02, "higher",
-                f"load {at[2]:g}, {at[3]:g}×", rounded(best[at]),
-            )
-        )  # fmt: skip
+        gain = rounded(rows[at]["genserve"] - best[at])
+        name, where = f"attained_least_gain_{workload_name}_{gpus}", f"load {at[2]:g}, {at[3]:g}×"
+        figures.append(Figure(name, gain, "share", -0.02, "higher", where, rounded(best[at])))
     return figures
 
 
