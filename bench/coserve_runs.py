@@ -89,7 +89,7 @@ def ours() -> list[Contender]:
     found = []
     for kind, switches in (
         ("genserve", ("preempt", "elastic", "batch")),
-        ("trident", ("elastic", "batch", "placement")),
+        ("trident", ("preempt", "elastic", "batch", "placement")),
     ):
         found.append(msgspec.convert({"name": kind, "layout": "shared", "policy": kind, **full}, Contender))
         for switch in switches:

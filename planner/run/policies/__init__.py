@@ -3,6 +3,7 @@
 from planner.run.orders import DispatchConfig, DispatchPolicy, Times
 from planner.run.policies.genserve import GenServe
 from planner.run.policies.queue import QueuePolicy, by_deadline, by_laxity
+from planner.run.policies.trident import Trident
 
 
 def make(config: DispatchConfig, times: Times) -> DispatchPolicy:
@@ -16,5 +17,5 @@ def make(config: DispatchConfig, times: Times) -> DispatchPolicy:
             return QueuePolicy(config, times, by_laxity)
         case "genserve":
             return GenServe(config, times)
-        case _:
-            raise NotImplementedError(config.kind)
+        case "trident":
+            return Trident(config, times)

@@ -8,19 +8,23 @@ from planner.run.orders import Instance, Job, Running, View
 class Floor:
     """Consumed by :meth:`take` and :meth:`grow`: what they gave out is no longer idle."""
 
-    def __init__(self, view: View, degrees: tuple[int, ...]) -> None:
+    def __init__(self, view: View, degrees: tuple[int, ...], now: float) -> None:
         able = [one for one in view.instances if not one.draining]
         self._instances: dict[str, Instance] = {one.worker: one for one in view.instances}
         self._idle: dict[str, Instance] = {one.worker: one for one in able if one.credit > 0}
         self._tasks = view.running
         self.gpus = sum(max(one.degrees) for one in able if one.loading is None)
-        self.degrees = degrees
+        self.degrees, self.now = degrees, now
         self.accelerator = able[0].accelerator if able else ""
 
     @property
     def idle(self) -> int:
         """Instances that could start something."""
         return len(self._idle)
+
+    def left(self) -> list[Instance]:
+        """Those that nobody took."""
+        return list(self._idle.values())
 
     def instance(self, worker: str) -> Instance | None:
         """By its name."""

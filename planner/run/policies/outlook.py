@@ -62,6 +62,10 @@ class Prospect(msgspec.Struct, frozen=True):
         steps = min((ahead_s - self.setup_s) / max(self.table.step_s[gpus], 1e-9), self.left)
         return steps * self.table.step_s[1] / max(self.work_s, 1e-9)
 
+    def speed(self, gpus: int) -> float:
+        """Times faster than on one GPU; 0 on none."""
+        return self.table.step_s[1] / self.table.step_s[gpus] if gpus else 0.0
+
 
 class Outlook:
     """Prospects by the predictions. ``elastic``: whether degrees above 1 may be counted on."""
@@ -109,7 +113,7 @@ class Outlook:
             total += UNKNOWN_S if found is None else found
         return total
 
-    def prospect(self, job: Job, floor: Floor, now: float, batch: int = 1) -> Prospect:
+    def prospect(self, job: Job, floor: Floor, batch: int = 1) -> Prospect:
         """Of a job that waits or runs."""
         table, most = self.table(job, floor, batch), floor.degrees[-1]
         return Prospect(
@@ -117,27 +121,27 @@ class Outlook:
             table=table,
             rest_s=table.after_s[most],
             fastest_s=job.left * table.step_s[most],
-            window_s=NEVER if job.deadline_s is None else job.deadline_s - now,
+            window_s=NEVER if job.deadline_s is None else job.deadline_s - floor.now,
             setup_s=self.times.resume_s(job, job.held_by),
             work_s=job.left * table.step_s[1] + table.after_s[1],
         )
 
-    def least_work_s(self, job: Job, floor: Floor, now: float) -> float | None:
+    def least_work_s(self, job: Job, floor: Floor) -> float | None:
         """GPU-seconds at the least degree that makes it on time; None: none does."""
         if job.deadline_s is None:
             return None
         table, spread = self.table(job, floor), SPREAD in job.after
         for gpus in floor.degrees:
             stage, after = job.left * table.step_s[gpus], table.after_s[gpus]
-            if now + stage + after <= job.deadline_s:
+            if floor.now + stage + after <= job.deadline_s:
                 return stage * (gpus if job.steps > 1 else 1) + after * (gpus if spread else 1)
         return None
 
-    def end_s(self, task: Running, floor: Floor, now: float) -> float:
+    def end_s(self, task: Running, floor: Floor) -> float:
         """When a running task's stage is over."""
         job = task.jobs[0]
         steps = self.table(job, floor, len(task.jobs)).step_s
-        return max(task.step_since_s + job.left * steps.get(task.degree, steps[1]), now)
+        return max(task.step_since_s + job.left * steps.get(task.degree, steps[1]), floor.now)
 
     def fits(self, job: Job, floor: Floor, batch: int) -> bool:
         """Whether a batch has room beside the weights."""
