@@ -16,7 +16,7 @@ class NodeRequest(msgspec.Struct, frozen=True):
 
     ``intent`` names the wish for good: random, in the machine's tags beside ``uid``, the service's. ``offers``: to be tried
     in this order, the next only when one has no capacity; empty for ``infra: local``. ``folders``: local model folders
-    that the agent needs at the same path.
+    that the agent needs at the same path. ``script``: of the kit, what the machine is for; ``bootstrap`` is for that.
     """
 
     node: str
@@ -28,6 +28,7 @@ class NodeRequest(msgspec.Struct, frozen=True):
     folders: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()  # names of environment variables that the spec has workers see
     dead_man_s: float = 1800.0
+    script: Literal["agent.sh", "profile.sh"] = "agent.sh"
 
 
 class NodeHandle(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ def agent_task(request: NodeRequest, kit: Path, folder: Path, extra: str) -> dic
     tags = labels(request.uid, request.node, request.intent)
     task["resources"] = {"ordered": [base_with(base, offer, tags) for offer in request.offers]}
     task["envs"]["DISAGCTL_EXTRA"] = extra
+    task["run"] = str(task["run"]).replace("agent.sh", request.script)
     mounts = {"~/disagctl/kit": str(kit), "~/disagctl/bootstrap.json": str(folder / "bootstrap.json")}
     if request.secrets:
         mounts["~/disagctl/secrets.env"] = str(folder / "secrets.env")
