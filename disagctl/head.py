@@ -33,17 +33,17 @@ from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
-from disagctl.provision.choose import provisioner_of
+from disagctl.provision.choose import provisioner_of, torch_needed
 from disagctl.rented import bracketed, load_deployment, recipe, relay_prefix, shares_of
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
 from disagctl.settings import use_fast_loop
 from disagctl.spec import Spec, load_spec
-from disagctl.spec.schema import SYNTHETIC
 from disagctl.spec.units import MAX_REPLICAS
+from disagctl.spending import cost_view
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
-from disagctl.views import EventView, StatusView
+from disagctl.views import CostView, EventView, StatusView
 from planner.domain import Role
 from planner.run.ledger import Ledger
 from planner.run.policy import Policy
@@ -145,6 +145,10 @@ class Head(FrontDesk):
     def events(self, after_seq: int) -> list[EventView]:
         """Events newer than ``after_seq``."""
         return self.events_log.after(after_seq)
+
+    def cost(self) -> CostView:
+        """What was spent so far."""
+        return cost_view(self.name, self.nodes.book.paid, self.counts["succeeded"], clock.wall_s())
 
     def metrics(self) -> bytes:
         """Prometheus text."""
@@ -309,8 +313,7 @@ class Head(FrontDesk):
         host = bracketed(self.record.advertise)
         endpoints = Enrolled("", f"tcp://{host}:{self.record.hub_port}", self.data.endpoint, keys.relay_key(self.pair))
         made_with = recipe(self.where, self.record, self.spec, self.pair, self.deployment)
-        torch = any(entry.id != SYNTHETIC for entry in self.spec.models)
-        provisioner = provisioner_of(self.where, self.record, torch=torch)
+        provisioner = provisioner_of(self.where, self.record, torch=torch_needed(self.spec))
         return Nodes(store, self.engine, self.events_log, provisioner, made_with, self.hub, self.data, endpoints)
 
     def _first_counts(self) -> dict[Role, int]:

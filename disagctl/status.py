@@ -48,7 +48,7 @@ def status_view(head: "Head") -> StatusView:
         usd_total=head.nodes.book.usd_total(clock.wall_s()),
         budget=head.budget,
         stages=stages,
-        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.open],
+        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.book.paid if row.state != "gone"],
         workers=[worker_view(head.engine.ledger, w) for w in head.engine.roster.workers.values()],
         routes=_routes(head),
         requests=_counts(head, stages),

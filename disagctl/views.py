@@ -209,3 +209,35 @@ class JobView(msgspec.Struct):
     error: JobError | None = None
     version: int = 0  # grows with every change; a poller waits for one above the version it has seen
     schema_version: int = SCHEMA_VERSION
+
+
+class NodeCost(msgspec.Struct):
+    """One machine. ``seconds``: for which it is paid."""
+
+    id: str
+    offer: str
+    state: str
+    seconds: float
+    usd_per_hour: float
+    usd: float
+
+
+class StageCost(msgspec.Struct):
+    """One (model, stage): its part of the machines that were rented for it."""
+
+    stage: str
+    usd: float
+    usd_per_1000: float | None
+
+
+class CostView(msgspec.Struct):
+    """A service's spending so far. ``requests``: pictures and videos made."""
+
+    name: str
+    usd_total: float
+    usd_per_hour: float
+    requests: int
+    usd_per_1000: float | None
+    stages: list[StageCost]
+    nodes: list[NodeCost]
+    schema_version: int = SCHEMA_VERSION

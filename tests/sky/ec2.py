@@ -53,6 +53,7 @@ class Ec2:
             command = [sys.executable, "-m", "tests.sky.ec2_server", GATEWAY, str(PORT), str(self.base)]
             self.hosts.daemons.start("server", command, environment)
         wait_for("the EC2 answers", (self.base / "ready").exists, 120)
+        self.site.start_api()
 
     def down(self) -> None:
         """Take everything away again."""
