@@ -36,7 +36,9 @@ RENTER: Final = "/run/disagctl/renter.sock"  # task_templates/kit/head.sh
 MODELS: Final = "/opt/disagctl/models"
 LAUNCH_S: Final = 3600.0
 ORDER_S: Final = 300.0
-ORDER_TRIES: Final = 60
+PROBE_S: Final = 60.0
+LIVING: Final = frozenset({"launching", "up"})
+ORDER_TRIES: Final = 5
 ORDER_AGAIN_S: Final = 2.0
 
 
@@ -110,7 +112,7 @@ async def _have_machine(
     head.billed_from = head.billed_from or clock.wall_s()
     write_record(where, record)
     deadline = asyncio.get_running_loop().time() + LAUNCH_S
-    while handle.state == "launching":
+    while not (reached := await _takes_orders(where, record, head, rents, handle)) and handle.state in LIVING:
         on_progress(_starting(record))
         if asyncio.get_running_loop().time() > deadline:
             raise WaitTimeout(
@@ -118,7 +120,7 @@ async def _have_machine(
             )
         await asyncio.sleep(rents.period_s)
         handle = (await rents.list([handle]))[0]
-    if handle.state != "up":
+    if not reached:
         head.billed_from = None
         write_record(where, record)
         raise as_error(Verdict(handle.failure, handle.why, handle.tried), "no machine for the head")
@@ -126,11 +128,33 @@ async def _have_machine(
         ours = next((o for o in head.offers if (o.cloud, o.region) == (handle.offer.cloud, handle.offer.region)), None)
         head.offer = str(ours or handle.offer)
         head.usd_per_hour = (ours or handle.offer).usd_per_hour
-    way = await rents.way_in(handle)
+    write_record(where, record)
+
+
+async def _takes_orders(
+    where: ServicePaths, record: ServiceRecord, head: HeadNode, rents: SkyProvisioner, handle: NodeHandle
+) -> bool:
+    """Asked by SSH itself: it is installed and waits. How it is reached is kept from then on."""
+    if handle.offer is None:
+        return False
+    try:
+        way = await rents.way_in(handle)
+    except (DisagctlError, OSError, RuntimeError):
+        return False
     write_private(where.head_key, way.key.encode())
+    there = msgspec.structs.replace(head, host=way.host, port=way.port, user=way.user, proxy=way.proxy)
+    argv = ssh.command(where, there, "disagctl.headnode.results")
+    try:
+        done = await asyncio.to_thread(
+            subprocess.run, argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode != 0:
+        return False
     head.host, head.port, head.user, head.proxy = way.host, way.port, way.user, way.proxy
     record.advertise = way.host
-    write_record(where, record)
+    return True
 
 
 def _request(record: ServiceRecord, head: HeadNode, spec: Spec) -> NodeRequest:
@@ -165,7 +189,7 @@ def _send(where: ServicePaths, record: ServiceRecord, order: Order) -> None:
     said = ""
     for turn in range(ORDER_TRIES):
         if turn:
-            time.sleep(ORDER_AGAIN_S)  # it has only just started
+            time.sleep(ORDER_AGAIN_S)
         try:
             done = subprocess.run(
                 argv, input=msgspec.json.encode(order), capture_output=True, timeout=ORDER_S, check=False

@@ -1,7 +1,7 @@
 """``down`` with a machine for the head: first what it rented, then the machine itself, until its provider lists nothing."""
 
 import asyncio
-import io
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -21,7 +21,6 @@ from disagctl.state import HeadNode, ServicePaths, ServiceRecord, write_record
 from disagctl.teardown import release_all, remove_files
 
 MACHINES_STOP_S: Final = 1800.0
-RESULTS_S: Final = 3600.0
 MARGIN_S: Final = 600.0  # from a node's decision to end itself until its provider has ended it
 Say = Callable[[str], None]
 
@@ -130,22 +129,28 @@ def _run_there(where: ServicePaths, head: HeadNode, name: str, *, discard: bool,
 
 
 def _fetch(where: ServicePaths, head: HeadNode, files: list[str], target: Path) -> list[Path]:
-    """The results that were saved there. Only plain files with plain names are taken."""
-    argv = ssh.command(where, head, "tarfile", "-c", "/dev/stdout", *files)
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=RESULTS_S, check=False)
-    if done.returncode != 0:
-        raise TeardownError(
-            f"{len(files)} result(s) cannot be fetched", why=done.stderr.decode("utf-8", "replace")[-300:],
-            next="try again; --discard throws them away",
-        )  # fmt: skip
+    """The results that were saved there. Only plain files are taken, under their last names."""
+    argv = ssh.command(where, head, "disagctl.headnode.results", *files)
     saved: list[Path] = []
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is None:
-                continue
-            target.mkdir(exist_ok=True)
-            path = target / Path(member.name).name
-            path.write_bytes(content.read())
-            saved.append(path)
+    target.mkdir(exist_ok=True)
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                for member in archive:
+                    content = archive.extractfile(member) if member.isfile() else None
+                    if content is not None:
+                        path = target / Path(member.name).name
+                        with path.open("wb") as file:
+                            shutil.copyfileobj(content, file)
+                        saved.append(path)
+        except tarfile.TarError as err:
+            raise _unfetched(files, saved, str(err)) from err
+    if process.returncode or len(saved) < len(files):
+        raise _unfetched(files, saved, "")
     return saved
+
+
+def _unfetched(files: list[str], saved: list[Path], why: str) -> TeardownError:
+    return TeardownError(
+        f"{len(files) - len(saved)} result(s) cannot be fetched", why=why, next="try again; --discard throws them away"
+    )

@@ -29,8 +29,7 @@ fi
 cat >"$cache/as-head.new" <<END
 #!/usr/bin/env bash
 # as-head MODULE [ARGUMENT…]: run one of disagctl's modules as the head's user.
-cd /
-exec $([ "$(id -u)" = 0 ] || echo 'sudo -n') runuser -u $account -- env -i PATH="$PATH" LANG=C.UTF-8 PYTHONUNBUFFERED=1 \\
+exec $([ "$(id -u)" = 0 ] || echo 'sudo -n') runuser -u $account -- env -C $state -i PATH="$PATH" LANG=C.UTF-8 PYTHONUNBUFFERED=1 \\
   DISAGCTL_HOME=$state PYTHONPATH="$code" "$libraries/bin/python" -m "\$@"
 END
 chmod 755 "$cache/as-head.new"

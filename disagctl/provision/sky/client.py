@@ -3,6 +3,7 @@
 Its API server is this user's own, on the loopback interface; the client unpickles what it answers, so no other is accepted.
 """
 
+import contextlib
 import functools
 import io
 import logging
@@ -112,7 +113,8 @@ def launch(task: dict[str, Any], cluster: str) -> str:
     """Ask for a cluster that runs this task; returns the request's id."""
     sky = library()
     _started()  # patiently; the launch itself is asked for once
-    return str(sky.launch(sky.Task.from_yaml_config(task), cluster_name=cluster))
+    with contextlib.redirect_stdout(sys.stderr):  # it says there what it does, and standard output is for data
+        return str(sky.launch(sky.Task.from_yaml_config(task), cluster_name=cluster))
 
 
 @_patient

@@ -1,5 +1,7 @@
 """Small machines without a GPU, from SkyPilot's price lists: what a head needs."""
 
+import contextlib
+import sys
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,8 +20,9 @@ def small_offers(places: Iterable[tuple[str, str]]) -> list[Offer]:
     found: list[Offer] = []
     for cloud, region in places:
         try:
-            kind = catalog.get_default_instance_type(CPUS, MEMORY_GIB, region=region or None, clouds=cloud)
-            price = catalog.get_hourly_cost(kind, False, region or None, None, clouds=cloud) if kind else 0.0
+            with contextlib.redirect_stdout(sys.stderr):  # standard output is for data
+                kind = catalog.get_default_instance_type(CPUS, MEMORY_GIB, region=region or None, clouds=cloud)
+                price = catalog.get_hourly_cost(kind, False, region or None, None, clouds=cloud) if kind else 0.0
         except (ValueError, KeyError, NotImplementedError, OSError):
             continue
         if kind and price > 0:
