@@ -126,7 +126,7 @@ class NodeBook:
         row.pid, row.pid_created = handle.pid or row.pid, handle.pid_created or row.pid_created
         if handle.state in {"launching", "up"} and row.billed_from is None:
             row.billed_from = row.created_at
-        if handle.state == "up" and handle.offer is not None:
+        if handle.offer is not None and (handle.state == "up" or row.state in {"up", "draining"}):
             offer = self._priced(row, handle.offer)
             row.offer, row.usd_per_hour, row.reserved = str(offer), offer.usd_per_hour, offer.usd_per_hour
         return before != row.values()

@@ -169,7 +169,7 @@ class Nodes:
     async def _take(self, row: NodeRow, handle: NodeHandle) -> None:
         """One machine's present state, as its provider tells it."""
         news = self.book.told(row, handle)
-        if handle.state == "up" and handle.offer is not None and row.id not in self._announced:
+        if "up" in {handle.state, row.state} and handle.offer is not None and row.id not in self._announced:
             self._announced.add(row.id)
             self._say_up(row, handle)
         if handle.state == "up" and handle.pid is None and row.state in {"requested", "launching"}:

@@ -116,8 +116,8 @@ def test_a_head_killed_during_a_launch(quick: Shop, slurm: Slurm) -> None:
 def test_no_capacity_falls_back_and_says_so(quick: Shop, slurm: Slurm) -> None:
     slurm.drain("a100-1")
     quick.up()
-    status = quick.until(whole)
-    assert sorted(node["offer"].split()[-1] for node in status["nodes"]) == ["H100:1", "H100:1", "L4:1", "L4:1"]
+    rented = ["H100:1", "H100:1", "L4:1", "L4:1"]  # agents may talk before SkyPilot says which machines they are on
+    status = quick.until(lambda s: whole(s) and sorted(node["offer"].split()[-1] for node in s["nodes"]) == rented)
     assert status["usd_per_hour"] == pytest.approx(6.4)
     (said,) = quick.events("fall_back")
     assert "A100" in said
@@ -135,7 +135,7 @@ def test_an_up_that_is_interrupted_and_then_taken_down_leaves_nothing(quick: Sho
     process = quick.start("up", str(quick.spec), "-y")
     quick.until(lambda status: len(status.get("nodes", ())) == 4)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(300) == 130
     os.kill(quick.record["head_pid"], signal.SIGKILL)  # and nobody is there to do it for us
     assert quick.down().returncode == 0
     assert [job for job in slurm.jobs() if "dis-" in job] == []

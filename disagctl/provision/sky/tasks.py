@@ -36,6 +36,9 @@ def head_task(request: NodeRequest, kit: Path, folder: Path) -> dict[str, Any]:
         "DISAGCTL_UID": request.uid,
         "DISAGCTL_AGENTS": request.head.agent_extra,
     }
+    region = next((offer.region for offer in request.offers if offer.cloud.lower() == "aws" and offer.region), "")
+    if region:  # boto3 asks nobody before it knows of some region, and only a person's configuration names one
+        task["envs"]["AWS_DEFAULT_REGION"] = region
     task["file_mounts"] = {"~/disagctl/kit": str(kit)} | _secrets(request, folder)
     task["file_mounts"] |= {f"~/disagctl/models/{at}": path for at, path in enumerate(request.folders)}
     return task
