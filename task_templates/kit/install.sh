@@ -6,6 +6,8 @@ set -euo pipefail
 extra=$1
 kit=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$kit/places.sh"
+# SkyPilot ends an idle machine, but no Slurm allocation: one whose set-up failed ends soon, also when no head runs to see it.
+trap '[ $? = 0 ] || [ -z "${SLURM_JOB_ID:-}" ] || scontrol update "jobid=$SLURM_JOB_ID" EndTime=now+3minutes' EXIT
 mkdir -p "$cache" 2>/dev/null || sudo -n install -d -m 0755 -o "$(id -u)" "$cache"
 exec 9>"$cache/install.lock"
 flock -w 3600 9 || { echo "another installation holds $cache/install.lock for an hour: giving up" >&2; exit 1; }
