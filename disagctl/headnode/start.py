@@ -4,8 +4,10 @@ import asyncio
 import secrets
 import subprocess
 import time
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -35,9 +37,12 @@ PORTS: Final = (20460, 20461, 20462)  # hub, data, enrolment: the machine is our
 RENTER: Final = "/run/disagctl/renter.sock"  # task_templates/kit/head.sh
 MODELS: Final = "/opt/disagctl/models"
 LAUNCH_S: Final = 3600.0
+SKY_TRIES: Final = 5
 ORDER_S: Final = 300.0
 PROBE_S: Final = 60.0
 LIVING: Final = frozenset({"launching", "up"})
+
+T = TypeVar("T")
 ORDER_TRIES: Final = 5
 ORDER_AGAIN_S: Final = 2.0
 
@@ -100,14 +105,15 @@ async def _have_machine(
     """Ask for it, unless that was done, and wait until it takes orders. What is known is kept at every step."""
     rents = provisioner(record, spec)
     if head.host:
-        (handle,) = (await rents.list([handle_of(head)]))[:1]
+        handle = (await _patiently(lambda: rents.list([handle_of(head)])))[0]
         if handle.state != "gone":
             return
         raise UnhealthyError(
             f"the machine of {record.name}'s head is gone, and what was on it", code="head_lost",
             next=f"disagctl down {record.name} -y, then up again",
         )  # fmt: skip
-    handle = await rents.launch(_request(record, head, spec))
+    request = _request(record, head, spec)
+    handle = await _patiently(lambda: rents.launch(request))  # idempotent by intent
     head.provider_id, head.request_id = handle.provider_id, handle.request_id
     head.billed_from = head.billed_from or clock.wall_s()
     write_record(where, record)
@@ -119,7 +125,7 @@ async def _have_machine(
                 f"the head's machine is not up after {LAUNCH_S:g} s", next="run up again to go on waiting"
             )
         await asyncio.sleep(rents.period_s)
-        handle = (await rents.list([handle]))[0]
+        handle = (await _patiently(partial(rents.list, [handle])))[0]
     if not reached:
         head.billed_from = None
         write_record(where, record)
@@ -129,6 +135,17 @@ async def _have_machine(
         head.offer = str(ours or handle.offer)
         head.usd_per_hour = (ours or handle.offer).usd_per_hour
     write_record(where, record)
+
+
+async def _patiently(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """SkyPilot's API server does not always answer in time on a busy machine; what may be asked twice is asked again."""
+    for left in reversed(range(SKY_TRIES)):
+        try:
+            return await call()
+        except (OSError, UnexpectedError) as err:
+            if not left:
+                raise UnhealthyError("SkyPilot does not answer", why=str(err), next="run up again to go on") from err
+    raise AssertionError
 
 
 async def _takes_orders(

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from disagctl import clock
-from disagctl.errors import TeardownError
+from disagctl.errors import DisagctlError, TeardownError
 from disagctl.headnode import seen, ssh
 from disagctl.headnode.start import handle_of, provisioner
 from disagctl.provision.base import nothing_left
@@ -68,8 +68,7 @@ def _end_nodes(
             "not every node is gone", why="the head's machine says so above, and stays to try again",
             next=f"disagctl down {record.name} -y tries again",
         )  # fmt: skip
-    (handle,) = asyncio.run(provisioner(record).list([handle_of(head)]))[:1]
-    if not nothing_left(handle) and not discard:
+    if not discard and not _is_gone(record, head):
         raise TeardownError(
             f"the head's machine ({head.offer}, ${head.usd_per_hour:.2f}/h) does not answer, so its nodes are not ended",
             why=seen.told(where),
@@ -79,6 +78,15 @@ def _end_nodes(
     record.stopping, record.head_gone_at = True, clock.wall_s()
     write_record(where, record)
     return []
+
+
+def _is_gone(record: ServiceRecord, head: HeadNode) -> bool:
+    """Whether the provider of the head's machine says that there is none (any more)."""
+    doubted = msgspec.structs.replace(handle_of(head), doubted=True)
+    try:
+        return nothing_left(asyncio.run(provisioner(record).list([doubted]))[0])
+    except DisagctlError:
+        return False  # nobody knows
 
 
 def _end_head(where: ServicePaths, record: ServiceRecord, head: HeadNode, say: Say) -> None:
