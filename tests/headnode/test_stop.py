@@ -1,4 +1,4 @@
-"""Taking down a service whose head has a machine to itself: nodes first, and nothing is called gone that nobody has seen gone."""
+"""Taking down a service whose head has a machine to itself: nodes first, and nothing is called gone before somebody saw it."""
 
 import sys
 from collections.abc import Callable, Sequence
