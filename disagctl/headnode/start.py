@@ -53,6 +53,8 @@ def up(where: ServicePaths, spec: Spec, deployment: Deployment | None, on_progre
         record = read_record(where) if where.record.exists() else create(where, spec, deployment)
         if record.head is None:
             raise UsageError(f"the head of {where.name} runs here", next=f"disagctl down {where.name} first")
+        _check_machine(where, record, record.head, spec)
+        record.http_host, record.tls = spec.api.host, spec.api.certificate is not None
         if deployment is not None and record.plan:
             record.plan = save_deployment(where, deployment)
         asyncio.run(_have_machine(where, record, record.head, spec, on_progress))
@@ -175,12 +177,23 @@ async def _takes_orders(
 
 
 def _request(record: ServiceRecord, head: HeadNode, spec: Spec) -> NodeRequest:
-    ports = (*PORTS, record.http_port) if spec.api.public else PORTS
+    ports = (*PORTS, spec.api.port or FIRST_PORT) if spec.api.public else PORTS
     extra = "auto" if torch_needed(spec) else "core"
     return NodeRequest(
         NODE, head.intent, record.name, record.uid, head.offers, b"", tuple(_folders(spec)), tuple(spec.secrets),
         spec.lifetime.dead_man_s, HeadWish(ports, clouds_of(spec.infra), extra),
     )  # fmt: skip
+
+
+def _check_machine(where: ServicePaths, record: ServiceRecord, head: HeadNode, spec: Spec) -> None:
+    """What the machine was made with cannot be changed under it: open ports, clouds, secrets, model folders."""
+    before = load_spec(where.spec, check_files=False)
+    before.lifetime.dead_man_s = spec.lifetime.dead_man_s
+    if _request(record, head, before) != _request(record, head, spec):
+        raise UsageError(
+            f"the machine of {record.name}'s head was made for other ports, infra, secrets or model folders",
+            next=f"disagctl down {record.name}, then up again", code="head_machine_fixed",
+        )  # fmt: skip
 
 
 def _folders(spec: Spec) -> list[str]:
