@@ -135,7 +135,7 @@ def test_an_up_that_is_interrupted_and_then_taken_down_leaves_nothing(quick: Sho
     process = quick.start("up", str(quick.spec), "-y")
     quick.until(lambda status: len(status.get("nodes", ())) == 4)
     process.send_signal(signal.SIGINT)
-    assert process.wait(300) == 130
+    assert process.wait(60) == 130
     os.kill(quick.record["head_pid"], signal.SIGKILL)  # and nobody is there to do it for us
     assert quick.down().returncode == 0
     assert [job for job in slurm.jobs() if "dis-" in job] == []
