@@ -13,7 +13,7 @@ import msgspec
 import zmq
 
 from disagctl.keys import KeyPair
-from stages.link import SEQ_BYTES, Counter, FrameError, frames_of, tune
+from stages.link import NOBLOCK, SEQ_BYTES, Counter, FrameError, frames_of, readable, tune
 from stages.protocol import AgentMessage, AgentOrder, HeadMessage, Who, WorkerMessage
 from stages.transport.zap import AllowList
 
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 FRAMES_A_TURN: Final = 512  # then HTTP gets its turn
 HUB_HIGH_WATER: Final = 100_000
+ADDRESS: Final = NOBLOCK | int(zmq.SNDMORE)
 
 Incoming = WorkerMessage | AgentMessage
 Outgoing = HeadMessage | AgentOrder
@@ -109,7 +110,8 @@ class Hub:
             counter = self._counters.setdefault(peer, Counter())
             for data in self._encoded(peer, messages, counter):
                 try:
-                    self._socket.send_multipart([peer.encode(), counter.stamp() + data], zmq.NOBLOCK)
+                    self._socket.send(peer.encode(), ADDRESS)
+                    self._socket.send(counter.stamp() + data, NOBLOCK)
                 except zmq.ZMQError as err:
                     log.debug("frame to %s lost: %s", peer, err)  # it will notice the gap and say hello
         self._drain()
@@ -127,15 +129,13 @@ class Hub:
             pass
 
     def _drain(self) -> None:
-        for _ in range(FRAMES_A_TURN):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                self._receiver.turn_over()
-                return
-            self._take(frames)
-        self._receiver.turn_over()
-        if self._loop is not None:
+        count = 0
+        while count < FRAMES_A_TURN and readable(self._socket):
+            count += 1
+            self._take(self._socket.recv_multipart(NOBLOCK, copy=False))
+        if count:
+            self._receiver.turn_over()
+        if count == FRAMES_A_TURN and self._loop is not None:
             self._loop.call_soon(self._drain)
 
     def _take(self, frames: list[zmq.Frame]) -> None:
