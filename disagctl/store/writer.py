@@ -93,8 +93,9 @@ class Store:
         upgrade(self._db)
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._read = connect(path)
-        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Item] | None] = queue.SimpleQueue()
         self._pending = 0  # on the event loop's thread only
+        self._turn: list[Item] = []  # of this turn of the loop: handed over together, for that wakes the thread
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
@@ -120,7 +121,14 @@ class Store:
             loop.call_soon(told, StoreFull("too many writes are waiting"))
             return
         self._pending += 1
-        self._queue.put((change, told, loop))
+        self._turn.append((change, told, loop))
+        if len(self._turn) == 1:
+            loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._turn:
+            turn, self._turn = self._turn, []
+            self._queue.put(turn)
 
     def read(self, sql: str, args: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Query; call it from the event loop's thread only."""
@@ -128,6 +136,7 @@ class Store:
 
     def close(self) -> None:
         """Finish what waits, then close."""
+        self._hand_over()
         self._queue.put(None)
         self._thread.join(10.0)
         self._read.close()
@@ -137,19 +146,16 @@ class Store:
 
     def _run(self) -> None:
         while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            group = [first]
-            last = False
-            while len(group) < MAX_GROUP and not self._queue.empty():
-                item = self._queue.get_nowait()
-                if item is None:
-                    last = True
+            turn = self._queue.get()
+            group: list[Item] = []
+            while turn is not None:
+                group += turn
+                if len(group) >= MAX_GROUP or self._queue.empty():
                     break
-                group.append(item)
-            self._commit(group)
-            if last:
+                turn = self._queue.get_nowait()
+            if group:
+                self._commit(group)
+            if turn is None:
                 return
 
     def _commit(self, group: list[Item]) -> None:

@@ -194,8 +194,9 @@ class Ledger(Pauses):
         self.workers[worker_id].computing = ref
         if request.started_s is None:
             request.started_s = now
-        for index in [i for i in request.outputs if i < request.at - 1]:
-            self._release(request.outputs.pop(index))
+        if request.at > 1:
+            for index in [i for i in request.outputs if i < request.at - 1]:
+                self._release(request.outputs.pop(index))
         holder = self.workers.get(request.snapshot.worker) if request.snapshot is not None else None
         if holder is not None and holder.draining and holder.id != worker_id:
             self._drop_snapshot(request)  # it goes as soon as nobody needs it

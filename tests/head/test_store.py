@@ -10,6 +10,7 @@ from msgspec import structs
 
 from disagctl.errors import OverBudgetError
 from disagctl.store import Store, StoreFull, finish_item, insert_items, next_incarnation, put_node, reserve_node
+from disagctl.store.changes import Write
 from disagctl.store.offline import open_nodes
 from disagctl.store.rows import ItemRow, NodeRow, signed, unsigned
 
@@ -122,7 +123,7 @@ async def test_a_change_that_refuses_takes_nobody_down(store: Store) -> None:
     def refuse(_db: sqlite3.Connection) -> None:
         raise ValueError("no")
 
-    writes = (insert_items([item(1)], None), refuse, insert_items([item(2)], None))
+    writes: list[Write] = [insert_items([item(1)], None), refuse, insert_items([item(2)], None)]
     results: list[object] = await asyncio.gather(*map(store.write, writes), return_exceptions=True)
     assert results[0] is results[2] is None
     assert isinstance(results[1], ValueError)
