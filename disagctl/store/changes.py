@@ -40,6 +40,8 @@ def next_incarnation(db: sqlite3.Connection) -> int:
 class Rows(ABC):
     """A change that is one row of a statement: many of them at once cost little more than one."""
 
+    one: bool = True  # whether it is a single statement, which needs no transaction around it
+
     @abstractmethod
     def __call__(self, db: sqlite3.Connection) -> Any:
         """This row alone."""
@@ -63,10 +65,9 @@ def chunks(count: int) -> Iterator[tuple[int, int]]:
 class InsertItems(Rows):
     """Accept a job. With an idempotency ``key`` (key, fingerprint) used before: its job's id and fingerprint instead."""
 
-    __slots__ = ("items", "key")
-
     def __init__(self, items: list[ItemRow], key: tuple[str, str] | None) -> None:
         self.items, self.key = items, key
+        self.one = key is None and len(items) == 1
 
     def __call__(self, db: sqlite3.Connection) -> tuple[str, str] | None:
         """Look up the key, then insert."""
@@ -102,8 +103,6 @@ def _insert_sql(rows: int) -> str:
 
 class FinishItem(Rows):
     """Record how an item ended. Only an open one changes: the first ending stands."""
-
-    __slots__ = ("row",)
 
     def __init__(self, row: ItemRow) -> None:
         self.row = row

@@ -185,6 +185,9 @@ class Store:
             return [StoreFull(str(err))] * len(changes)
 
     def _transact(self, changes: list[Write], apply: Callable[[Write], Any], *, together: bool = False) -> list[Any]:
+        first = changes[0]
+        if together and len(changes) == 1 and isinstance(first, Rows) and first.one:
+            return [first(self._db)]
         self._db.execute("BEGIN IMMEDIATE")
         results: list[Any] = []
         for kind, group in groupby(changes, type):
