@@ -259,8 +259,9 @@ class Book:
         worker = self.workers.get(output.worker)
         self._fence(output.ref)
         if worker is not None:
-            worker.outputs.pop(output.ref.key, None)
-            self._out.append(Release(output.worker, output.ref.key))
+            key = output.ref.key
+            worker.outputs.pop(key, None)
+            self._out.append(Release(output.worker, key))
 
     def _drop_snapshot(self, request: Request) -> None:
         """It is of no use any more."""
@@ -331,8 +332,8 @@ class Book:
 
     def _forget(self, request: Request) -> None:
         self._discard_waiting(request)
+        self._on_hold.pop(request.id, None)
+        self.requests.pop(request.id, None)  # first: nothing of it needs to be fenced from here on
         self._drop_snapshot(request)
         for output in request.outputs.values():
             self._release(output)
-        self._on_hold.pop(request.id, None)
-        self.requests.pop(request.id, None)
