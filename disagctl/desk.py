@@ -245,9 +245,11 @@ class FrontDesk:
         now = self._engine.clock()
         age_s = max(0.0, clock.wall_s() - row.created_at)  # more than nothing when an earlier head accepted it
         deadline_s = None if row.deadline_s is None else now + row.deadline_s - age_s
+        shape = shape_of(row.params, info.card)
         return Request(
             row.id, row.model, info.card.stages, payload, 0, now,
-            input=offer, shape=shape_of(row.params, info.card), priority=row.priority, deadline_s=deadline_s,
+            input=offer, shape=shape, priority=row.priority, deadline_s=deadline_s,
+            due_s=self._engine.watcher.due_s(row.model, shape, now - age_s),
         )  # fmt: skip
 
     async def _earlier(self, new_id: str, job: NewJob, job_id: str, fingerprint: str) -> JobView:

@@ -340,11 +340,15 @@ class Engine:
         role = hello.role or worker.role
         if worker.worked and role is not None:
             worker.load_s = hello.load_s
-            self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=hello.preemptible)
+            self._takes_tasks(worker, role, now, preemptible=hello.preemptible)
             if hello.phase != "ready" or role != worker.role or worker.id in self.roster.draining:
                 self.ledger.worker_draining(worker.id)
         elif worker.id in self.ledger.workers:
             self.ledger.worker_lost(worker.id, "it lost its role", ())
+
+    def _takes_tasks(self, worker: WorkerState, role: Role, now: float, *, preemptible: bool) -> None:
+        gpu = self.roster.accelerator(worker.node)
+        self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu)
 
     def _tell_reach(self) -> None:
         """Which routes their offers need: each worker for which that has changed."""
@@ -390,7 +394,7 @@ class Engine:
         if worker.worked and worker.id not in self.ledger.workers:
             self.sender.send(worker.id, wire.Who())  # we lost sight of it meanwhile: it may hold things
             return
-        self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=message.preemptible)
+        self._takes_tasks(worker, role, now, preemptible=message.preemptible)
         if loaded:
             self._loaded(worker, message, now)
         worker.worked, worker.ordered_s = True, None

@@ -21,6 +21,7 @@ from disagctl.artifacts import ArtifactStore
 from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
 from disagctl.controller import Controller, OneMachine, decode_counts, encode_counts, memory_of
 from disagctl.desk import FrontDesk
+from disagctl.dispatching import Alone, dispatch_policy
 from disagctl.engine import Engine
 from disagctl.errors import UnhealthyError
 from disagctl.events import EventLog
@@ -33,6 +34,7 @@ from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
+from disagctl.objectives import Objectives
 from disagctl.provision.choose import provisioner_of
 from disagctl.rented import bracketed, load_deployment, recipe, relay_prefix, shares_of
 from disagctl.roster import Roster
@@ -325,9 +327,12 @@ class Head(FrontDesk):
         """The loop, with what earlier heads had learnt and last decided."""
         stored = dict(store.read("SELECT key, value FROM meta"))
         slo_s = {m.name: p95 for m in self.spec.models if (p95 := self.spec.slo_of(m).p95_s) is not None}
-        known, watch = Known(self.spec, self.where.spec), LoadWatch(self.engine, slo_s)
+        known = Known(self.spec, self.where.spec)
         config = policy_config(self.spec, self.bounds, known, slo_s)
         policy = Policy(config, known.seconds, memory_of(stored.get("policy", "")))
+        alone = Alone(self.engine, policy.timings, {m.name: m.card.stages for m in self.models()})
+        watch = LoadWatch(self.engine, Objectives(self.spec, alone).seconds)
+        self._ledger.serve_by(dispatch_policy(self.spec.policy.dispatching, self.engine, policy.timings))
 
         async def save(key: str, value: str) -> None:
             await self._store.write(set_meta(key, value))

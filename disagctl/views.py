@@ -125,6 +125,17 @@ class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
     why: str
 
 
+class ClassView(msgspec.Struct):
+    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised for the last."""
+
+    model: str
+    shape: str
+    finished: int
+    p95_s: float | None = None
+    objective_s: float | None = None
+    slo_attainment: float | None = None
+
+
 class RequestCounts(msgspec.Struct):
     """Since the service was created."""
 
@@ -136,6 +147,7 @@ class RequestCounts(msgspec.Struct):
     cancelled: int = 0
     fenced: int = 0  # late results of an old epoch, refused
     redelivered: int = 0
+    pauses: int = 0  # tasks stopped between two steps, to go on later or elsewhere
 
 
 class EventView(msgspec.Struct):
@@ -166,6 +178,7 @@ class StatusView(msgspec.Struct):
     requests_per_min: float | None = None  # succeeded over the last minute
     p95_s: float | None = None
     loop: LoopView | None = None
+    classes: list[ClassView] = msgspec.field(default_factory=list)
     troubles: list[TroubleView] = msgspec.field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 

@@ -70,6 +70,7 @@ class Request(msgspec.Struct):
     shape: Shape | None = None  # what it asks for, as the control loop counts it
     priority: int = 0
     deadline_s: float | None = None  # monotonic: not finished by then, it fails
+    due_s: float | None = None  # monotonic: by then it should be finished; late, it is of use all the same
     at: int = 0
     lease: Lease | None = None
     outputs: dict[int, Output] = msgspec.field(default_factory=dict)
@@ -112,6 +113,7 @@ class Book:
         self.workers: dict[str, Worker] = {}
         self.fenced = 0
         self.redelivered = 0
+        self.pauses = 0
         self._epoch = incarnation * EPOCHS_PER_HEAD
         self._seq = 0
         self._waiting: dict[Role, Waiting] = {}

@@ -6,6 +6,7 @@ a request keeps its place in line through all its stages, and when it is tried a
 
 import heapq
 import math
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -31,6 +32,9 @@ class Waiting:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._live)
 
     def __contains__(self, request: object) -> bool:
         return request in self._live
@@ -63,6 +67,7 @@ class Worker(msgspec.Struct):
     prefetch: int
     seen_s: float
     draining: bool = False
+    accelerator: str = ""
     preemptible: bool = False  # its tasks can be paused between two steps
     leases: dict[str, int] = msgspec.field(default_factory=dict)
     outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id

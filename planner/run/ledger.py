@@ -16,10 +16,10 @@ from planner.domain import Role, TaskRef
 from planner.run.book import LAST_WORDS, Lease, Output, Request
 from planner.run.dispatch import Worker
 from planner.run.effects import Attempt, Condemn, Effect, PauseTask, Publish
-from planner.run.pauses import Pauses
+from planner.run.viewing import Viewing
 
 
-class Ledger(Pauses):
+class Ledger(Viewing):
     """Call events, then collect :meth:`effects`."""
 
     # --- requests ---------------------------------------------------------------------------------------------
@@ -77,7 +77,16 @@ class Ledger(Pauses):
 
     # --- workers ----------------------------------------------------------------------------------------------
 
-    def worker_ready(self, worker_id: str, role: Role, prefetch: int, now: float, *, preemptible: bool = False) -> None:
+    def worker_ready(
+        self,
+        worker_id: str,
+        role: Role,
+        prefetch: int,
+        now: float,
+        *,
+        preemptible: bool = False,
+        accelerator: str = "",
+    ) -> None:
         """A worker has loaded a role and grants credit. What it made in an earlier role it still holds."""
         known = self.workers.get(worker_id)
         if known is not None and known.role != role:
@@ -90,7 +99,7 @@ class Ledger(Pauses):
             known = Worker(worker_id, role, prefetch, now)
             self.workers[worker_id] = known
         known.seen_s = now
-        known.draining, known.preemptible = False, preemptible
+        known.draining, known.preemptible, known.accelerator = False, preemptible, accelerator
         self._pool(role).place(known)
         self._dirty[role] = None
 
@@ -313,6 +322,10 @@ class Ledger(Pauses):
 
     def effects(self, now: float) -> list[Effect]:
         """Dispatch what can be dispatched, and hand over everything to be done, in order."""
+        if self.policy is not None:
+            if self._dirty or (self._ask_s is not None and now >= self._ask_s):
+                self._consult(now)
+            self._dirty.clear()
         while self._dirty:
             role = next(iter(self._dirty))
             del self._dirty[role]
@@ -402,7 +415,13 @@ class Ledger(Pauses):
                 self.worker_lost(worker.id, why)
                 return
             waited = position > 0 and not lease.started and now - lease.assigned_s > self.limits.steal_after_s
-            if waited and request.ready and self.queued(worker.role) == 0 and self._idle(worker.role, request.blamed):
+            if (
+                waited
+                and self.policy is None
+                and request.ready
+                and self.queued(worker.role) == 0
+                and self._idle(worker.role, request.blamed)
+            ):
                 self._revoke(request)
                 self._enqueue(request)
                 self._dispatch(worker.role, now)
