@@ -13,6 +13,11 @@ def home_override() -> str | None:
     return os.environ.get("DISAGCTL_HOME") or None
 
 
+def asked_columns() -> bool:
+    """Whether somebody said how wide the output may be."""
+    return os.environ.get("COLUMNS", "").isdecimal()
+
+
 def child_environment() -> dict[str, str]:
     """Environment for the processes we start: ours, with one torch thread a process and unbuffered logs."""
     env = dict(os.environ)
