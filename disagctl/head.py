@@ -39,7 +39,7 @@ from disagctl.provision.choose import provisioner_of, torch_needed
 from disagctl.rented import bracketed, load_deployment, recipe, relay_prefix, shares_of
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
-from disagctl.settings import use_fast_loop
+from disagctl.settings import collect_rarely, use_fast_loop
 from disagctl.spec import Spec, load_spec
 from disagctl.spec.units import MAX_REPLICAS
 from disagctl.spending import cost_view
@@ -392,6 +392,7 @@ def main() -> None:
         log.error("another head of %s runs", where.name)
         sys.exit(UnhealthyError.exit_code)
     use_fast_loop()
+    collect_rarely()
 
     async def serve() -> None:
         await Head(where).run()

@@ -87,7 +87,7 @@ class LoadWatch(Watcher):
 
     def completed(self, worker: WorkerState, request: Request, done: wire.Done) -> None:
         """A stage of a request was computed."""
-        role = Role(request.model, done.ref.stage)
+        role = request.roles[request.stages.index(done.ref.stage)]
         if self._open.get(worker.id, (None, 0.0))[0] == role:
             del self._open[worker.id]
         self._done_s[role] += done.seconds
