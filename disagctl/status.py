@@ -57,7 +57,7 @@ def status_view(head: "Head") -> StatusView:
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
         loop=head.controller.view(),
-        classes=[_class_view(model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
+        classes=[_class_view(head, model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
         troubles=list(head.nodes.failures.values()),
     )
 
@@ -187,9 +187,16 @@ def _routes(head: "Head") -> list[RouteView]:
     return rows
 
 
-def _class_view(model: str, shape: Shape, kept: Kept) -> ClassView:
+def _class_view(head: "Head", model: str, shape: Shape, kept: Kept) -> ClassView:
     attained = sum(kept.in_time) / len(kept.in_time) if kept.in_time else None
-    return ClassView(model, str(shape), kept.finished, percentile(kept.latencies_s), kept.objective_s, attained)
+    return ClassView(
+        model,
+        str(shape),
+        kept.finished,
+        percentile(kept.latencies_s),
+        head.load_watch.objective(model, shape),
+        attained,
+    )
 
 
 def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:

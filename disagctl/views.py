@@ -126,7 +126,7 @@ class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
 
 
 class ClassView(msgspec.Struct):
-    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised for the last."""
+    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised now."""
 
     model: str
     shape: str
