@@ -40,6 +40,7 @@ class Wished(msgspec.Struct, frozen=True):
 
     plan: str
     wishes: tuple[NodeWish, ...]
+    parts: dict[str, dict[str, float]] = {}  # as Recipe has it
 
 
 class Nodes:
@@ -56,7 +57,10 @@ class Nodes:
         self.book = NodeBook(store, engine, recipe)
         kept = store.read("SELECT value FROM meta WHERE key=?", (WISHES,))
         wished = msgspec.json.decode(kept[0][0], type=Wished) if kept else None
-        self._wishes = wished.wishes if wished is not None and wished.plan == recipe.plan else recipe.wishes
+        self._wishes = recipe.wishes
+        if wished is not None and wished.plan == recipe.plan:
+            self._wishes = wished.wishes
+            self.book.parts |= wished.parts
         self.troubles: dict[str, decide.Trouble] = {}
         self.failures: dict[str, TroubleView] = {}  # by wish: the last launch that came to nothing
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by node: the call under way
@@ -83,7 +87,7 @@ class Nodes:
 
     async def wish(self, wishes: Sequence[NodeWish], why: str) -> None:
         """From now on these machines, and no others. Whatever was given up is tried again. Raises StoreFull."""
-        wished = Wished(self._recipe.plan, tuple(wishes))
+        wished = Wished(self._recipe.plan, tuple(wishes), self.book.parts)
         await self._store.write(set_meta(WISHES, msgspec.json.encode(wished).decode()))
         self._wishes = tuple(wishes)
         self.troubles.clear()

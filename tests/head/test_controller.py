@@ -41,7 +41,7 @@ class Script(Policy):
 class Loop:
     """A controller on a bench."""
 
-    def __init__(self, places: int = 4, ask: Callable[[int, Workload], Planned] | None = None) -> None:
+    def __init__(self, places: int = 4, ask: Callable[[Solve], Planned] | None = None) -> None:
         self.bench = Bench(wanted={ENCODE: 1, DENOISE: 2, DECODE: 1})
         self.watch = LoadWatch(self.bench.engine, {"m": 10.0})
         self.bench.engine.watcher = self.watch
@@ -117,9 +117,9 @@ async def test_types_of_gpus_become_shares() -> None:
 async def test_the_planner_is_asked_aside_and_its_answer_is_seen_later() -> None:
     threads: list[threading.Thread] = []
 
-    def ask(number: int, workload: Workload) -> Planned:
+    def ask(question: Solve) -> Planned:
         threads.append(threading.current_thread())
-        return Planned(number, error="none")
+        return Planned(question.id, error="none")
 
     loop = Loop(ask=ask)
     await loop.tick(Solve(7, Workload(()), WHY))
@@ -129,7 +129,7 @@ async def test_the_planner_is_asked_aside_and_its_answer_is_seen_later() -> None
 
 
 async def test_a_solver_that_fails_is_told_and_asked_again() -> None:
-    def ask(number: int, workload: Workload) -> Planned:
+    def ask(question: Solve) -> Planned:
         raise UnexpectedError("the solver died")
 
     loop = Loop(ask=ask)
