@@ -32,7 +32,8 @@ from planner.domain import Role, TaskRef
 from planner.run import effects as fx
 from planner.run.book import Request
 from planner.run.ledger import Ledger
-from stages.protocol import ModelSource, WorkerBoot
+from stages.boot import WorkerBoot
+from stages.protocol import ModelSource
 
 TENSOR_BYTES = 8 << 20
 STAGE_S = 0.05

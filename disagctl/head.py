@@ -60,9 +60,10 @@ from planner.run.ledger import Ledger
 from planner.run.policy import Policy
 from planner.run.rent import Deployment
 from planner.run.seating import Seating
+from stages.boot import Enrolled
 from stages.hardware import gpus
 from stages.logfile import LogFile
-from stages.protocol import LEASE_S, Enrolled, ModelSource
+from stages.protocol import LEASE_S, ModelSource
 from stages.transport.data_server import DataServer
 from stages.transport.relay import RelayError, remove_prefix, stored_workers
 from stages.transport.segments import remove_service

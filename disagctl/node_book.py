@@ -17,7 +17,7 @@ from planner.domain import Offer
 from planner.run.fleet import NodeWish
 from planner.run.nodes import DOUBT_S, RELEASE_AGAIN_S, Machine
 from planner.run.rent import dearest
-from stages.protocol import Bootstrap
+from stages.boot import Bootstrap
 
 log = logging.getLogger(__name__)
 

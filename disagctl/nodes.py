@@ -23,8 +23,9 @@ from disagctl.store.rows import NodeRow
 from disagctl.views import TroubleView
 from planner.run import nodes as decide
 from planner.run.fleet import NodeWish
+from stages.boot import Enrolled
 from stages.enrol import is_public_key
-from stages.protocol import Enrolled, Shutdown
+from stages.protocol import Shutdown
 from stages.transport.data_server import DataServer
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from disagctl.state import ServicePaths, ServiceRecord, write_private
 from planner.domain import Role
 from planner.run.fleet import Bundle, NodeWish
 from planner.run.rent import Deployment
-from stages.protocol import Bootstrap
+from stages.boot import Bootstrap
 
 LOCAL: Final = ["local"]
 ON_THIS_MACHINE: Final = (NodeWish("local", (), 1),)

@@ -20,6 +20,7 @@ import psutil
 import zmq
 
 from stages import hardware
+from stages.boot import Bootstrap, Enrolled, WorkerBoot
 from stages.enrol import EnrolError, enrol
 from stages.link import Link
 from stages.logfile import LogFile
@@ -30,15 +31,12 @@ from stages.protocol import (
     AgentHello,
     AgentMessage,
     AgentOrder,
-    Bootstrap,
-    Enrolled,
     Knock,
     Peers,
     Shutdown,
     Welcome,
     Who,
     Wishes,
-    WorkerBoot,
     WorkerVitals,
 )
 from stages.reach import Doorbell

@@ -9,8 +9,8 @@ import msgspec
 import zmq
 import zmq.utils.z85
 
+from stages.boot import Bootstrap, Enrolled
 from stages.link import tune
-from stages.protocol import Bootstrap, Enrolled
 
 TRY_S: Final = 2.0
 MAX_FRAME_BYTES: Final = 4096

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import zmq
 
+from stages.boot import WorkerBoot
 from stages.cache import OutputCache
 from stages.core import (
     MAX_FETCHES,
@@ -39,7 +40,7 @@ from stages.core import (
 )
 from stages.link import Link
 from stages.pipeline import Completion, Pipeline, shm_worker_dir
-from stages.protocol import HEARTBEAT_S, Done, HeadMessage, Started, WorkerBoot, WorkerMessage
+from stages.protocol import HEARTBEAT_S, Done, HeadMessage, Started, WorkerMessage
 from stages.recorder import Recorder
 from stages.settings import test_faults
 from stages.transport import mooncake

@@ -23,7 +23,8 @@ from disagctl.store import Store
 from planner.domain import Offer, Role
 from planner.run.fleet import NodeWish
 from planner.run.ledger import Ledger
-from stages.protocol import AgentBeat, AgentHello, Bootstrap, Enrolled
+from stages.boot import Bootstrap, Enrolled
+from stages.protocol import AgentBeat, AgentHello
 
 H100 = Offer("cloud", "east", "big", "H100", 1, False, 4.0)
 H100_WEST = Offer("cloud", "west", "big", "H100", 1, False, 5.0)

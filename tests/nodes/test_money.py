@@ -14,7 +14,7 @@ from disagctl.store.rows import NodeRow
 from planner.domain import Offer, Role, Shape
 from planner.plan import NodeCount, Plan, Route, Row, SolverReport
 from planner.run.rent import deployment
-from stages.protocol import Bootstrap
+from stages.boot import Bootstrap
 from tests.nodes.cloud import Cloud
 
 SHAPE = Shape(32, 32)

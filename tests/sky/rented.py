@@ -13,7 +13,7 @@ from disagctl.errors import UnexpectedError
 from disagctl.provision.base import HandleState, NodeHandle, NodeRequest
 from disagctl.provision.sky import SkyProvisioner
 from planner.domain import Offer
-from stages.protocol import Bootstrap, Enrolled
+from stages.boot import Bootstrap, Enrolled
 from tests.sky.slurm import Slurm
 
 
