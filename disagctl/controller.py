@@ -156,6 +156,7 @@ class Controller:
                 self._set_counts(decision)
             case Solve():
                 if self._ask is not None and not self._solving:
+                    self._say("plan", f"the planner is asked: {told(decision.why)}")
                     self._solving = True
                     self._spawn(self._solve(decision, self._ask))
             case WishNodes():
@@ -190,9 +191,10 @@ class Controller:
             answer = await asyncio.to_thread(ask, question)
         except DisagctlError as err:
             answer = Planned(question.id, error=str(err))
-            self._say("plan_failed", str(err))
         finally:
             self._solving = False
+        if answer.error:
+            self._say("plan_failed", answer.error)
         self.watch.observer.planned(answer)
 
     async def _remember(self) -> None:

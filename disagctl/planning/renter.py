@@ -19,8 +19,8 @@ from planner.run.rent import Deployment, deployment, key_of
 
 SOLVE_S: Final = 20.0
 DIGITS: Final = 2  # of a rate that is planned for: what differs by less gets the same answer, at once
-LESS: Final = 0.8  # of the load that is planned for, when there is no plan for more …
-TRIES: Final = 8  # … so often
+TRIES: Final = 10  # solves for one question, when there is no plan for all of the load
+FINE: Final = 0.2  # how well the share that can be had is known
 REMEMBERED: Final = 64
 
 Question = tuple[Workload, tuple[Running, ...], tuple[Measured, ...], frozenset[str]]
@@ -70,20 +70,30 @@ class Renter:
         request = replace(
             self._request, offers=offers, running=running, profiles=with_measured(self._request, measured)
         )
-        share, found = 1.0, None
+        found: Plan | Infeasible | None = None
+        best: Planned | None = None
+        least, most = 0.0, 1.0  # shares of the load: one that can be had, and one that is worth a try
         for _ in range(TRIES):
-            classes = tuple(replace(one, rate_per_s=one.rate_per_s * share) for one in workload.classes)
-            asked = replace(request, workload=replace(workload, classes=classes))
             try:
-                found = solve(Job(asked, SOLVE_S, alternatives=False)).plan
+                found = self._plan(request, workload, most)
             except DisagctlError as err:  # whoever asked goes on with what it has
-                return Planned(0, error=str(err))
+                return best or Planned(0, error=str(err))
             if isinstance(found, Plan):
-                return Planned(0, found, wishes=self.deployment(found).wishes, share=share)
-            if found is not None and found.kind == "no_profile":
+                best = Planned(0, found, wishes=self.deployment(found).wishes, share=most)
+                if most == 1.0 or most - least < FINE * most:
+                    break
+                least, most = most, most + (most - least) / 2
+            elif found is not None and found.kind == "no_profile":
                 break
-            share *= LESS
-        return Planned(0, found, error=found.why if isinstance(found, Infeasible) else "")
+            else:
+                most = (least + most) / 2
+        return best or Planned(0, found, error=found.why if isinstance(found, Infeasible) else "")
+
+    @staticmethod
+    def _plan(request: PlanRequest, workload: Workload, share: float) -> Plan | Infeasible | None:
+        classes = tuple(replace(one, rate_per_s=one.rate_per_s * share) for one in workload.classes)
+        asked = replace(request, workload=replace(workload, classes=classes))
+        return solve(Job(asked, SOLVE_S, alternatives=False)).plan
 
 
 def stand_ins(request: PlanRequest) -> list[Offer]:

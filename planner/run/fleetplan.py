@@ -32,6 +32,7 @@ class NodePlanner:
         self._asked: int | None = None
         self._asked_s = 0.0
         self._asked_load = 0.0
+        self._why = Reason("load", "")
         self._ids = 0
         self._quiet_until_s = 0.0
         self._served: float | None = None  # load that the present wish is for, requests a second weighted by work
@@ -63,7 +64,7 @@ class NodePlanner:
             reason = self._reason(load, fits, now, seen.usd_total, PATIENCE * ready_s)
             if reason is not None:
                 self._ids += 1
-                self._asked, self._asked_s, self._asked_load = self._ids, now, load
+                self._asked, self._asked_s, self._asked_load, self._why = self._ids, now, load, reason
                 out.append(Solve(self._ids, Workload(classes), reason, measured))
         return out
 
@@ -106,9 +107,8 @@ class NodePlanner:
         part = (
             f", {planned.share:.0%} of what the work needs: there is no more for the money" if planned.share < 1 else ""
         )
-        why = Reason(
-            "load", f"{sum(w.count for w in wanted.values())} nodes at ${usd:.2f}/h{part}", {"usd_per_hour": usd}
-        )
+        what = f"{sum(w.count for w in wanted.values())} nodes at ${usd:.2f}/h{part}"
+        why = Reason("load", f"{self._why.text}: {what}", self._why.numbers | {"usd_per_hour": usd})
         spend = sum(wish.count * dearest(wish.offers) for wish in both.values())
         cap = self._config.max_usd_per_hour
         if fewer or (cap is not None and spend > cap):  # nothing to wait for, or no money to have both

@@ -17,7 +17,7 @@ from planner.run.decisions import Decision, Measured, Reason, SetCounts, WishNod
 from planner.run.delays import Delays
 from planner.run.feedback import Feedback
 from planner.run.fleet import Bundle
-from planner.run.fleetplan import NodePlanner
+from planner.run.fleetplan import ENOUGH, NodePlanner
 from planner.run.load import WorkModel
 from planner.run.memory import Memory
 from planner.run.observe import Observation
@@ -30,6 +30,7 @@ GAIN: Final = 1.08  # a prediction must promise this much more throughput to be 
 MOVING_SHARE: Final = 0.1  # of the workers' time that may go into changing roles: with measured delays, the cooldown
 COMFORT: Final = 1.4  # cover above which nobody waits and nothing is moved
 MOST_BACKOFF: Final = 8.0
+ROUNDING: Final = 1e-6
 BACKLOGS: Final = 3.0  # loads and drains in which a backlog should be worked off
 
 
@@ -277,7 +278,8 @@ class Policy:
         placed = seat(loads, bounds, there, self.config.fits, self._shared())
         covers = cover(loads, placed.alone, placed.shared)
         fits = min(self._kept(loads, placed, need).values(), default=1.0)
-        fits = min(fits * 1.05, min(covers.values(), default=1.0)) if fits < 1 else max(fits * 1.05, 1.05)
+        whole = min(covers.values(), default=1.0)
+        fits = max(fits, 1.0) * ENOUGH if fits > 1 - ROUNDING else min(fits * ENOUGH, whole)
         busy = sum(load.least for load in loads)
         classes = self._classes(seen, now, lead_s)
         shapes = {(one.model, one.shape) for one in classes}
