@@ -32,7 +32,7 @@ shop,denoise,H100,32,32,1,20,1.0,30,measured,30
 shop,denoise,A100,32,32,1,20,1.6,30,measured,30
 shop,denoise,L4,32,32,1,20,9.0,30,measured,30
 shop,decode,L4,32,32,1,20,0.05,10,measured,10
-shop,decode,A100,32,32,1,20,0.04,10,measured,10
+shop,decode,A100,32,32,1,20,0.04,5,measured,10
 """
 SPEC = """
 name: shop
