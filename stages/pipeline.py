@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,12 +21,14 @@ import xxhash
 from planner.domain import TaskRef
 from stages.cache import OutputCache, key_of
 from stages.closet import Closet
-from stages.core import Instruction, Load, WorkerCore
-from stages.models.base import File, ModelError, RequestError, StageModel
+from stages.core import WorkerCore
+from stages.instructions import Instruction, Load
+from stages.models.base import File, Job, ModelError, RequestError, StageModel
 from stages.models.registry import choose
-from stages.parcel import Parcel
-from stages.protocol import INLINE_BYTES, Artifact, ModelSource, Offer, Task
+from stages.parcel import Parcel, ParcelError, copied
+from stages.protocol import INLINE_BYTES, Artifact, InlineRoute, ModelSource, Offer, Task
 from stages.recorder import Recorder
+from stages.suspended import Suspended
 from stages.transport.base import Fetcher, FetchError, Outbox, UploadError
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,15 @@ class Uploader(Protocol):
         """Push and return once it is stored. Raises FetchError."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pausing:
+    """A task was stopped between two steps; without a snapshot before its first."""
+
+    snapshot: Parcel | None
+    step: int
+    steps: int
+
+
 class Pipeline:
     """Owns the threads, the model and the bytes in flight. Methods are called from the worker's main thread."""
 
@@ -61,6 +73,7 @@ class Pipeline:
         recorder: Recorder,
         device: str,
         cache: OutputCache | None = None,
+        suspended: Suspended | None = None,
     ) -> None:
         """One thread a fetcher; the last fetcher is the compute thread's, for what is inline."""
         self._post = post
@@ -70,11 +83,14 @@ class Pipeline:
         self._uploader = uploader  # used by the send thread alone
         self._device = device
         self._model: tuple[tuple[ModelSource, str], StageModel] | None = None
+        self._light = False  # the model asks for no thread of its own
         self._closet = Closet(on_device=device != "cpu")
         self._cache = cache
         self._inputs: dict[str, Parcel] = {}
         self._results: dict[str, Parcel | File] = {}
         self._stop: set[str] = set()  # keys of tasks
+        self._pause: set[str] = set()
+        self._suspended = suspended or Suspended()
         self._lines: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
         self._to_fetch: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._threads = [self._start(name) for name in ("compute", "send")]
@@ -95,8 +111,11 @@ class Pipeline:
         self._to_fetch.put(task)
 
     def compute(self, task: Task) -> None:
-        """Run the task."""
-        self._lines["compute"].put(lambda: self._compute(task))
+        """Run the task: on the compute thread, or here where a change of threads would take longer than the work."""
+        if self._light:
+            self._compute(task)
+        else:
+            self._lines["compute"].put(lambda: self._compute(task))
 
     def publish(self, ref: TaskRef) -> None:
         """Offer or upload the task's result."""
@@ -106,11 +125,17 @@ class Pipeline:
         """Stop computing it at the next step, or do not begin it."""
         self._stop.add(ref.key)
 
+    def suspend(self, ref: TaskRef) -> None:
+        """Stop computing it at the next step, with a snapshot to go on from."""
+        self._pause.add(ref.key)
+
     def forget(self, key: str) -> None:
         """Drop everything kept under the key."""
+        self._suspended.forget(key)
         self._inputs.pop(key, None)
         self._results.pop(key, None)
         self._stop.discard(key)  # should it have come when there was nothing left to stop
+        self._pause.discard(key)
         self._outbox.drop(key)
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -165,14 +190,19 @@ class Pipeline:
             self._post(lambda core: core.load_failed(order.role, text, fatal=False))
         else:
             self._model = (key, model)
+            self._light = light = getattr(model, "light", False)
             took = time.monotonic() - begin
             log.info("loaded %s in %.1f s", order.role, took)
             peak = int(getattr(model, "peak_bytes", 0))
-            self._post(lambda core: core.loaded(order.role, took, peak, warm=warm))
+            preemptible = bool(getattr(model, "preemptible", False))
+            self._post(
+                lambda core: core.loaded(order.role, took, peak, warm=warm, light=light, preemptible=preemptible)
+            )
 
     def _unload(self) -> None:
+        self._suspended.unload()
         if self._model is not None:
-            held, self._model = self._model, None
+            held, self._model, self._light = self._model, None, False
             self._closet.put(*held)
         if self._cache is not None:
             self._cache.clear()
@@ -206,7 +236,7 @@ class Pipeline:
     def _compute(self, task: Task) -> None:
         begin = time.monotonic()
         ref = task.ref
-        if ref.key in self._stop:  # while it stood in line
+        if self._stop and ref.key in self._stop:  # while it stood in line
             self._stop.discard(ref.key)
             self._post(lambda core: core.stopped(ref))
             return
@@ -227,17 +257,27 @@ class Pipeline:
             return
         finally:
             self._recorder.end()
+            self._pause.discard(ref.key)
         took = time.monotonic() - begin
         if result is None:
             self._stop.discard(ref.key)
             self._post(lambda core: core.stopped(ref))
+        elif isinstance(result, Pausing):
+            self._paused(ref, result, took)
         elif (len(result.data) if isinstance(result, File) else result.nbytes) <= INLINE_BYTES:
             self._publish_result(ref, result, took, cached)  # nothing to move: not worth a change of threads
         else:
             self._results[ref.key] = result
             self._post(lambda core: core.computed(ref, took, cached))
 
-    def _recall(self, task: Task, begin: float) -> tuple[Parcel | File | None, bool | None]:
+    def _paused(self, ref: TaskRef, at: Pausing, took: float) -> None:
+        if at.snapshot is None:
+            self._post(lambda core: core.untouched(ref))
+        else:
+            self._results[ref.key] = at.snapshot
+            self._post(lambda core: core.paused(ref, at.step, at.steps, took))
+
+    def _recall(self, task: Task, begin: float) -> tuple[Parcel | File | Pausing | None, bool | None]:
         """The result, and whether it was remembered; None where nothing is."""
         params: dict[str, Any] = msgspec.json.decode(task.params)
         (source, stage), model = self._model or ((None, ""), None)
@@ -254,20 +294,20 @@ class Pipeline:
             self._cache.put(key, result)
         return result, False
 
-    def _run(self, task: Task, params: dict[str, Any], begin: float) -> Parcel | File | None:
+    def _run(self, task: Task, params: dict[str, Any], begin: float) -> Parcel | File | Pausing | None:
         """None: stopped on the way."""
-        if self._model is None:
-            msg = "no model is loaded"
-            raise RuntimeError(msg)
-        inputs = self._inputs.pop(task.ref.key, None)
-        if inputs is None and task.input is not None:
-            inputs = self._inline.fetch(task.input, FETCH_DEADLINE_S)
         self._recorder.begin(task.ref)
-        job = self._model[1].start(params, inputs)
-        told = begin
+        job = self._job(task, params)
+        told, first = begin, job.steps_done
         while True:
-            if task.ref.key in self._stop:
+            if self._stop and task.ref.key in self._stop:
                 return None
+            if (
+                self._pause
+                and task.ref.key in self._pause
+                and (pausing := self._between(task.ref, job, first)) is not None
+            ):
+                return pausing
             more = job.step()
             if job.total_steps > 1 and (not more or time.monotonic() - told >= STEP_NEWS_S):
                 told = time.monotonic()
@@ -275,6 +315,47 @@ class Pipeline:
                 self._post(lambda core, d=done, t=total: core.stepped(task.ref, d, t))  # type: ignore[misc]
             if not more:
                 return job.finish()
+
+    def _job(self, task: Task, params: dict[str, Any]) -> Job:
+        """Begin the task, or go on with it from where it was paused."""
+        if self._model is None:
+            msg = "no model is loaded"
+            raise RuntimeError(msg)
+        model, source = self._model[1], task.input
+        inputs = self._inputs.pop(task.ref.key, None) if self._inputs else None
+        if source is not None and task.resumed_at:
+            job = self._suspended.take(source.key)
+            return job or model.resume(params, inputs or self._own(source))
+        if inputs is None and source is not None:
+            inputs = self._inline.fetch(source, FETCH_DEADLINE_S)
+        return model.start(params, inputs)
+
+    def _own(self, offer: Offer) -> Parcel:
+        """A snapshot that came in the message, or that we hold ourselves."""
+        if any(isinstance(route, InlineRoute) for route in offer.routes):
+            return self._inline.fetch(offer, FETCH_DEADLINE_S)
+        views = [self._outbox.read(offer.key, i, 0, tensor.nbytes) for i, tensor in enumerate(offer.tensors)]
+        buffers = tuple(view for view in views if view is not None)
+        if len(buffers) < len(views):
+            msg = f"{offer.key} is no longer held here"
+            raise FetchError(msg, gone=True)
+        return Parcel(offer.tree, offer.tensors, buffers)
+
+    def _between(self, ref: TaskRef, job: Job, first: int) -> Pausing | None:
+        """Pause the job, which is between two steps; None: it goes on, and the core is told why."""
+        self._pause.discard(ref.key)
+        if job.steps_done == first:
+            return Pausing(None, first, job.total_steps)
+        try:
+            snapshot = self._suspended.fitting(job.snapshot())
+        except ParcelError as err:
+            why = str(err)
+            self._post(lambda core: core.pause_refused(ref, why))
+            return None
+        if self._device == "cpu":  # its tensors are the job's, which may go on with them
+            snapshot = copied(snapshot)
+        self._suspended.put(ref.key, snapshot, job)
+        return Pausing(snapshot, job.steps_done, job.total_steps)
 
     def _publish(self, ref: TaskRef) -> None:
         result = self._results.pop(ref.key, None)
@@ -288,7 +369,8 @@ class Pipeline:
     ) -> None:
         offer: Offer | None = None
         artifact: Artifact | None = None
-        self._stop.discard(ref.key)  # a cancel that came after the last step
+        if self._stop:
+            self._stop.discard(ref.key)  # a cancel that came after the last step
         try:
             if isinstance(result, File):
                 artifact = self._store(ref, result)

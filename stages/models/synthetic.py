@@ -24,7 +24,7 @@ import xxhash
 from stages.models import png
 from stages.models.base import File, ModelCard, ModelError, StageModel
 from stages.parcel import Leaf, Parcel, pack, unpack
-from stages.protocol import ModelSource
+from stages.protocol import INLINE_BYTES, ModelSource
 
 ID: Final = "synthetic"
 DEFAULT_STAGES: Final = ("encode", "denoise", "decode")
@@ -108,8 +108,11 @@ class SyntheticStage:
     def __init__(self, name: str, options: StageOptions, *, last: bool) -> None:
         self.options = options
         self.last = last
+        made = max(options.out_bytes, options.artifact_bytes)
         self.peak_bytes = int(options.weights_gib * (1 << 30))
+        self.light = not (options.seconds or options.seconds_per_step) and made <= INLINE_BYTES
         self.ignores = frozenset({"seed"}) if name == DEFAULT_STAGES[0] and not last else None
+        self.preemptible = options.steps > 1 or options.seconds_per_step is not None
         self._salt = name.encode()
         self._weights = b"\x01" * self.peak_bytes if options.allocate else b""
         if options.load_s:
@@ -177,6 +180,13 @@ class SyntheticJob:
             time.sleep(max(0.0, self._due_s - time.monotonic()))
         self.steps_done += 1
         return self.steps_done < self.total_steps
+
+    def suspend(self) -> None:
+        """Nothing is shared."""
+
+    def revive(self) -> None:
+        """The next step begins now."""
+        self._due_s = time.monotonic()
 
     def snapshot(self) -> Parcel:
         """The digest of the input and the steps done."""
