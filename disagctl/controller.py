@@ -130,6 +130,8 @@ class Controller:
             switches=self.watch.switches,
             tick_ms=1000 * self._tick_s,
             core_share=self._spent_s / max(now - self._begun_s, 1.0),
+            seconds={where: {str(shape): s for shape, s in each.items()} for where, each in believed.seconds.items()},
+            delays=believed.delays,
         )
 
     async def close(self) -> None:

@@ -92,7 +92,7 @@ class Nodes:
         await self._store.write(set_meta(WISHES, msgspec.json.encode(wished).decode()))
         self._wishes = tuple(wishes)
         self.troubles.clear()
-        self._events.add("nodes_wished", f"{', '.join(f'{w.count} × {w.key}' for w in wishes) or 'none'}: {why}")
+        log.info("wished for: %s: %s", ", ".join(f"{wish.count} of {wish.key}" for wish in wishes) or "nothing", why)
 
     async def reconcile(self) -> None:
         """Look, decide, act. Calls to the provider go on after it returns."""

@@ -41,6 +41,7 @@ class PolicyView(msgspec.Struct, frozen=True):
     mix: dict[str, dict[Shape, float]]
     corrections: dict[str, float]
     delays: dict[str, float]
+    seconds: dict[str, dict[Shape, float]]  # measured, by role@accelerator
     cooldown_s: float
     cover: float
 
@@ -392,9 +393,17 @@ class Policy:
             mix={model: self.work.shares(model) for model in self.work.roles},
             corrections={f"{role}@{name}": value for (role, name), value in self.timings.corrections().items()},
             delays=self.delays.all(),
+            seconds=self._measured(),
             cooldown_s=max(self._free_s - now, 0.0),
             cover=self._cover,
         )
+
+    def _measured(self) -> dict[str, dict[Shape, float]]:
+        found: dict[str, dict[Shape, float]] = {}
+        for role, name, shape, seconds in self.timings.measured():
+            if shape in self.work.shares(role.model):
+                found.setdefault(f"{role}@{name}" if name else str(role), {})[shape] = seconds
+        return found
 
     def memory(self) -> bytes:
         """What was learnt, for the store: a later head's policy begins with it. At most some tens of KiB."""

@@ -199,6 +199,28 @@ async def test_a_switch_tells_how_long_it_took() -> None:
     assert list(loop.watch.times[DECODE].switch_s) == [5.0]
 
 
+async def test_how_busy_each_worker_is() -> None:
+    loop = Loop()
+    await loop.tick()
+    request = loop.request("a")
+    assert request.lease is not None
+    ref, worker = request.lease.ref, request.lease.worker
+    loop.bench.hear(worker, wire.Started(ref))
+    for _ in range(4):
+        loop.bench.now += 5.0
+        await loop.tick()
+    assert loop.watch.worker_utilisation(worker) == 1.0
+    loop.bench.hear(worker, wire.Done(ref, 20.0, artifact=wire.Artifact("image/png", 1, 0)))
+    for _ in range(24):
+        loop.bench.now += 5.0
+        await loop.tick()
+    share = loop.watch.worker_utilisation(worker)
+    assert share is not None
+    assert 0.05 < share < 0.25
+    others = [w for w in loop.bench.roster.workers if w != worker]
+    assert {loop.watch.worker_utilisation(other) for other in others} == {0.0}
+
+
 async def test_requests_are_told_by_shape() -> None:
     loop = Loop()
     request = loop.request("a")
