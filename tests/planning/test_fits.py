@@ -1,7 +1,6 @@
 """What the control loop is told of rented GPUs: who may run where, how fast, and what the planner answers later."""
 
 from contextlib import nullcontext
-from pathlib import Path
 
 import msgspec
 import pytest
