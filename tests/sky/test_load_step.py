@@ -1,4 +1,4 @@
-"""A step in the load on real machines: the loop rents for it and gives back when it has passed, within the budget; nothing is lost.
+"""A step in the load on real machines: the loop rents for it, gives back when it has passed, keeps the budget, loses nothing.
 
 How long it takes follows from how long this Slurm takes to launch: the loop measures it, and waits accordingly.
 """
