@@ -8,7 +8,7 @@ from planner.domain import Offer, Role, Shape
 from planner.run.allocate import Load, least_cover, seat
 from planner.run.config import PolicyConfig, RoleBounds
 from planner.run.decisions import SetCounts
-from planner.run.fleet import NodeRoom, lay_out
+from planner.run.fleet import Bundle, NodeRoom, lay_out
 from planner.run.observe import NodeCount, Observer, RoleState, Room
 from planner.run.policy import Policy
 from planner.run.rent import key_of
@@ -44,7 +44,7 @@ def test_without_a_gpu_that_it_fits_on_it_waits() -> None:
 
 
 def test_bundles_of_the_plan_stay_and_carry_their_part() -> None:
-    shared = {"H100": {(ENCODE, DENOISE, DECODE): 2}}
+    shared: dict[str, dict[Bundle, int]] = {"H100": {(ENCODE, DENOISE, DECODE): 2}}
     found = seat(LOADS, BOUNDS, {"H100": 5}, FITS, shared)
     assert found.shared == shared
     assert sum(found.alone["H100"].values()) == 3
@@ -72,7 +72,7 @@ H100S = NodeRoom("h", (0, 1, 2, 3), "H100")
 
 def test_a_bundle_has_a_gpu_and_the_others_have_theirs() -> None:
     shares = {(ENCODE, "H100"): 1, (DENOISE, "H100"): 3, (DECODE, "H100"): 1}
-    bundles = {((ENCODE, DECODE), "H100"): 1}
+    bundles: dict[tuple[Bundle, str], int] = {((ENCODE, DECODE), "H100"): 1}
     plans = lay_out({ENCODE: 1, DENOISE: 3, DECODE: 1}, [H100S], shares=shares, bundles=bundles)
     on = {gpu: sorted(p.role.stage for p in plans if p.gpu == gpu) for gpu in range(4)}
     assert sorted(on.values()) == [["decode", "encode"], ["denoise"], ["denoise"], ["denoise"]]
