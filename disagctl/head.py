@@ -29,6 +29,7 @@ from disagctl.controller import (
     memory_of,
 )
 from disagctl.desk import FrontDesk
+from disagctl.dispatching import Alone, dispatch_policy
 from disagctl.engine import Engine
 from disagctl.errors import UnhealthyError
 from disagctl.events import EventLog
@@ -42,24 +43,24 @@ from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
-from disagctl.provision.choose import provisioner_of
+from disagctl.objectives import Objectives
+from disagctl.provision.choose import provisioner_of, torch_needed
 from disagctl.rented import bracketed, bundles_of, load_deployment, recipe, relay_prefix, shares_of
 from disagctl.renting_loop import Landlord, rented_config
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
-from disagctl.settings import use_fast_loop
+from disagctl.settings import collect_rarely, use_fast_loop
 from disagctl.spec import Spec, load_spec
-from disagctl.spec.schema import SYNTHETIC
 from disagctl.spec.units import MAX_REPLICAS
+from disagctl.spending import cost_view
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
-from disagctl.views import EventView, StatusView
+from disagctl.views import CostView, EventView, StatusView
 from planner.domain import Role
-from planner.run.config import PolicyConfig
+from planner.run.config import Predict
 from planner.run.ledger import Ledger
 from planner.run.policy import Policy
 from planner.run.rent import Deployment
-from planner.run.seating import Seating
 from stages.boot import Enrolled
 from stages.hardware import gpus
 from stages.logfile import LogFile
@@ -161,6 +162,10 @@ class Head(FrontDesk):
     def events(self, after_seq: int) -> list[EventView]:
         """Events newer than ``after_seq``."""
         return self.events_log.after(after_seq)
+
+    def cost(self) -> CostView:
+        """What was spent so far."""
+        return cost_view(self.name, self.nodes.book.paid, self.counts["succeeded"], clock.wall_s())
 
     def metrics(self) -> bytes:
         """Prometheus text."""
@@ -327,8 +332,7 @@ class Head(FrontDesk):
         host = bracketed(self.record.advertise)
         endpoints = Enrolled("", f"tcp://{host}:{self.record.hub_port}", self.data.endpoint, keys.relay_key(self.pair))
         made_with = recipe(self.where, self.record, self.spec, self.pair, self.deployment)
-        torch = any(entry.id != SYNTHETIC for entry in self.spec.models)
-        provisioner = provisioner_of(self.where, self.record, torch=torch)
+        provisioner = provisioner_of(self.where, self.record, torch=torch_needed(self.spec))
         return Nodes(store, self.engine, self.events_log, provisioner, made_with, self.hub, self.data, endpoints)
 
     def _first_counts(self) -> dict[Role, int]:
@@ -342,20 +346,25 @@ class Head(FrontDesk):
         """The loop, with what earlier heads had learnt and last decided."""
         stored = dict(store.read("SELECT key, value FROM meta"))
         slo_s = {m.name: p95 for m in self.spec.models if (p95 := self.spec.slo_of(m).p95_s) is not None}
-        watch, memory = LoadWatch(self.engine, slo_s), memory_of(stored.get("policy", ""))
+        made, seating = self.deployment, decode_seating(stored.get("seating", ""), self.record.plan)
+        if made is None:
+            known = Known(self.spec, self.where.spec)
+            predict: Predict = known.seconds
+            config = policy_config(self.spec, self.bounds, known, slo_s)
+        else:
+            config, predict, self.loop_off = rented_config(self.spec, self.bounds, made, slo_s, seating)
+        policy = Policy(config, predict, memory_of(stored.get("policy", "")))
+        alone = Alone(self.engine, policy.timings, {m.name: m.card.stages for m in self.models()})
+        watch = LoadWatch(self.engine, Objectives(self.spec, alone).seconds)
+        self._ledger.serve_by(dispatch_policy(self.spec.policy.dispatching, self.engine, policy.timings))
 
         async def save(key: str, value: str) -> None:
             await self._store.write(set_meta(key, value))
 
-        if self.deployment is None:
-            known = Known(self.spec, self.where.spec)
-            config = policy_config(self.spec, self.bounds, known, slo_s)
-            controller = Controller(
-                watch, Policy(config, known.seconds, memory), OneMachine(self.places), self.event, save
-            )
+        if made is None:
+            controller = Controller(watch, policy, OneMachine(self.places), self.event, save)
         else:
-            seating = decode_seating(stored.get("seating", ""), self.record.plan)
-            config, controller = self._rented_loop(self.deployment, watch, slo_s, seating, (memory, save))
+            controller = self._rented_loop(made, watch, policy, save)
         roles, wanted = {bound.role for bound in self.bounds}, self.engine.roster.wanted
         controller.pins = {r: n for r, n in decode_counts(stored.get("wanted", "")).items() if r in roles}
         decided = {} if config.mode == "static" else decode_counts(stored.get("counts", ""))
@@ -364,28 +373,19 @@ class Head(FrontDesk):
         self.engine.watcher = watch
         return watch, controller
 
-    def _rented_loop(
-        self,
-        made: Deployment,
-        watch: LoadWatch,
-        slo_s: dict[str, float],
-        seating: Seating | None,
-        kept: tuple[bytes | None, Save],
-    ) -> tuple[PolicyConfig, Controller]:
-        """The loop over rented machines. ``kept``: what was learnt, and how to keep more."""
-        memory, save = kept
-        config, known, self.loop_off = rented_config(self.spec, self.bounds, made, slo_s, seating)
-        predict = known.seconds if known is not None else lambda role, accelerator, shape: None
-        machines = RentedMachines(self.nodes, self.engine.roster, watch.observer)
+    def _rented_loop(self, made: Deployment, watch: LoadWatch, policy: Policy, save: Save) -> Controller:
+        """The loop over rented machines."""
+        roster = self.engine.roster
+        machines = RentedMachines(self.nodes, roster, watch.observer)
         landlord = Landlord(made, machines, lambda plan: self.nodes.book.parts.update(plan.parts))
-        controller = Controller(watch, Policy(config, predict, memory), machines, self.event, save, landlord.answer)
+        controller = Controller(watch, policy, machines, self.event, save, landlord.answer)
         controller.plan = self.record.plan
-        if config.mode != "static":
-            now, roster = seating or made.seating, self.engine.roster
+        seating = policy.config.seating
+        if policy.config.mode != "static" and seating is not None:
             roster.by_actual = True
-            roster.shares = {(role, gpu): n for gpu, roles in now.workers.items() for role, n in roles.items()}
-            roster.bundles = {(roles, gpu): n for gpu, some in now.shared.items() for roles, n in some.items()}
-        return config, controller
+            roster.shares = {(role, gpu): n for gpu, roles in seating.workers.items() for role, n in roles.items()}
+            roster.bundles = {(roles, gpu): n for gpu, some in seating.shared.items() for roles, n in some.items()}
+        return controller
 
 
 def tls_of(spec: Spec) -> ssl.SSLContext | None:
@@ -429,6 +429,7 @@ def main() -> None:
         log.error("another head of %s runs", where.name)
         sys.exit(UnhealthyError.exit_code)
     use_fast_loop()
+    collect_rarely()
 
     async def serve() -> None:
         await Head(where).run()

@@ -7,9 +7,9 @@ from disagctl.keeper import RentedMachines
 from disagctl.planning.fits import Known, outside
 from disagctl.planning.renter import Renter
 from disagctl.spec import Spec
-from planner.domain import Role
+from planner.domain import Role, Shape
 from planner.plan import Plan
-from planner.run.config import PolicyConfig, RoleBounds
+from planner.run.config import PolicyConfig, Predict, RoleBounds
 from planner.run.decisions import Solve
 from planner.run.observe import Planned
 from planner.run.rent import Deployment
@@ -35,8 +35,8 @@ def rented_config(
     made: Deployment,
     slo_s: Mapping[str, float],
     seating: Seating | None,
-) -> tuple[PolicyConfig, Known | None, str]:
-    """The policy's configuration, what is known of the stages, and why the loop does nothing ("": it does).
+) -> tuple[PolicyConfig, Predict, str]:
+    """The policy's configuration, the seconds that are known, and why the loop does nothing ("": it does).
 
     ``seating``: what each GPU was for when an earlier head ended; None: as the plan has it.
     """
@@ -66,7 +66,12 @@ def rented_config(
         fits=known.fits if known is not None and not off else None,
         seating=seating or made.seating,
     )
-    return config, known, off
+    return config, known.seconds if known is not None else _nothing, off
+
+
+def _nothing(role: Role, accelerator: str, shape: Shape) -> float | None:
+    del role, accelerator, shape
+    return None
 
 
 class Landlord:

@@ -79,13 +79,14 @@ def test_resources_memory_and_timings_say_who_may_run_where(shop: tuple[Spec, De
 def test_the_plan_is_within_and_its_bundle_is_seated(shop: tuple[Spec, Deployment]) -> None:
     spec, made = shop
     infos = [ModelInfo("shop", "synthetic", ModelCard(("encode", "denoise", "decode"), "image", "x", defaults={}), 0.0)]
-    config, known, off = rented_config(spec, role_bounds(spec, infos), made, {}, None)
-    assert known is not None
+    config, seconds, off = rented_config(spec, role_bounds(spec, infos), made, {}, None)
     assert off == ""
+    assert seconds(DENOISE, "H100", SHAPE) == pytest.approx(1.0)
+    assert config.fits is not None
     assert (config.mode, config.elastic) == ("hybrid", True)
     assert config.load_s[DENOISE] == 30.0
     assert config.seating is not None
-    assert outside(known.fits, config.seating) == ""
+    assert outside(config.fits, config.seating) == ""
     assert config.seating.shared["L4"] == {(ENCODE, DECODE): 1}
     assert lay_out({}, [], bundles={}) == []
 
