@@ -46,7 +46,7 @@ class Loop:
             "workload": Workload((RequestClass("m", SHAPE, 0.1, 10.0),)), **config,
         }  # fmt: skip
         policy = Policy(PolicyConfig((RoleBounds(DENOISE),), **settings), lambda role, gpu, shape: 2.0)
-        self.watch = LoadWatch(self.head.engine, {"m": 10.0})
+        self.watch = LoadWatch(self.head.engine, lambda model, shape: 10.0)
         self.machines = RentedMachines(self.head.nodes, self.head.engine.roster, self.watch.observer)
         self.stored: dict[str, str] = {}
         self.controller = Controller(self.watch, policy, self.machines, self.head.event, self._save, self._answer)
