@@ -49,8 +49,8 @@ def status_view(head: "Head") -> StatusView:
         usd_total=head.nodes.book.usd_total(clock.wall_s()),
         budget=head.budget,
         stages=stages,
-        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.open],
-        workers=[worker_view(head.engine.ledger, w) for w in head.engine.roster.workers.values()],
+        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.book.paid if row.state != "gone"],
+        workers=[_watched(head, worker_view(head.engine.ledger, w)) for w in head.engine.roster.workers.values()],
         routes=_routes(head),
         requests=_counts(head, stages),
         events=head.events_log.last(RECENT_EVENTS),
@@ -120,6 +120,11 @@ def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
         worker.id, worker.node, role.model, role.stage, _worker_state(ledger, worker, busy=busy), worker.pid, busy,
         gpu=worker.gpu, rss_bytes=worker.rss_bytes, load_s=worker.load_s, why=worker.why, failed=worker.fatal,
     )  # fmt: skip
+
+
+def _watched(head: "Head", view: WorkerView) -> WorkerView:
+    view.utilisation = head.load_watch.worker_utilisation(view.id)
+    return view
 
 
 def _worker_state(ledger: Ledger, worker: WorkerState, *, busy: bool) -> str:
