@@ -71,5 +71,6 @@ def _of(known: KnownUid, provisioner: Provisioner) -> list[Orphan]:
 
 def _covered(uid: str) -> set[str]:
     """Intents that a live row stands for: the head, ``down``, or a running ``profile`` will see to them."""
-    rows = {row.intent for where in services() if read_record(where).uid == uid for row in open_nodes(where.store)}
-    return rows | profiling(uid)
+    records = [(where, record) for where in services() if (record := read_record(where)).uid == uid]
+    heads = {record.head.intent for _, record in records if record.head is not None}
+    return heads | profiling(uid) | {row.intent for where, _ in records for row in open_nodes(where.store)}

@@ -53,7 +53,11 @@ class StageView(msgspec.Struct):
 
 
 class LoopView(msgspec.Struct):
-    """The control loop. decisions: number by reason; ``why``: of the last one. core_share: of one core, since its start."""
+    """The control loop. decisions: number by reason; ``why``: of the last one. core_share: of one core, since its start.
+
+    seconds: of one request of a shape, by ``role@GPU``, as measured. delays: seconds to load and to drain a role, and to launch
+    a machine (expected until measured).
+    """
 
     mode: str = "static"
     pinned: dict[str, int] = {}
@@ -66,6 +70,8 @@ class LoopView(msgspec.Struct):
     switches: int = 0
     tick_ms: float = 0.0
     core_share: float = 0.0
+    seconds: dict[str, dict[str, float]] = {}
+    delays: dict[str, float] = {}
 
 
 class NodeView(msgspec.Struct):
@@ -100,7 +106,8 @@ class TroubleView(msgspec.Struct):
 
 
 class WorkerView(msgspec.Struct):
-    """One worker process. ``why`` says what keeps it from being ready."""
+    """One worker process. ``why`` says what keeps it from being ready. ``utilisation``: the fraction of the last minute or so
+    that it computed; None: not known yet."""
 
     id: str
     node: str
@@ -114,6 +121,7 @@ class WorkerView(msgspec.Struct):
     load_s: float | None = None
     why: str = ""
     failed: bool = False  # its role cannot be loaded and no retry will help
+    utilisation: float | None = None
 
 
 class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
@@ -126,7 +134,7 @@ class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
 
 
 class ClassView(msgspec.Struct):
-    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised for the last."""
+    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised now."""
 
     model: str
     shape: str
@@ -221,4 +229,36 @@ class JobView(msgspec.Struct):
     completed_at: float | None = None
     error: JobError | None = None
     version: int = 0  # grows with every change; a poller waits for one above the version it has seen
+    schema_version: int = SCHEMA_VERSION
+
+
+class NodeCost(msgspec.Struct):
+    """One machine. ``seconds``: for which it is paid."""
+
+    id: str
+    offer: str
+    state: str
+    seconds: float
+    usd_per_hour: float
+    usd: float
+
+
+class StageCost(msgspec.Struct):
+    """One (model, stage): its part of the machines that were rented for it."""
+
+    stage: str
+    usd: float
+    usd_per_1000: float | None
+
+
+class CostView(msgspec.Struct):
+    """A service's spending so far. ``requests``: pictures and videos made."""
+
+    name: str
+    usd_total: float
+    usd_per_hour: float
+    requests: int
+    usd_per_1000: float | None
+    stages: list[StageCost]
+    nodes: list[NodeCost]
     schema_version: int = SCHEMA_VERSION

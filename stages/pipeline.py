@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
-import xxhash
 
 from planner.domain import TaskRef
 from stages.cache import OutputCache, key_of
+from stages.checksum import checksum
 from stages.closet import Closet
 from stages.core import WorkerCore
 from stages.instructions import Instruction, Load
@@ -383,11 +383,11 @@ class Pipeline:
         self._post(lambda core: core.published(ref, offer, artifact, seconds, cached))
 
     def _store(self, ref: TaskRef, file: File) -> Artifact:
-        checksum = xxhash.xxh3_64_intdigest(file.data)
+        digest = checksum(file.data)
         if len(file.data) <= INLINE_BYTES:
-            return Artifact(file.mime, len(file.data), checksum, file.data)
-        self._upload(ref, file.data, checksum)
-        return Artifact(file.mime, len(file.data), checksum)
+            return Artifact(file.mime, len(file.data), digest, file.data)
+        self._upload(ref, file.data, digest)
+        return Artifact(file.mime, len(file.data), digest)
 
     def _upload(self, ref: TaskRef, data: bytes, checksum: int) -> None:
         """Until it is stored: a head that restarts or whose disk is full will take it later, and nobody else has it."""

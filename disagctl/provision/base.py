@@ -11,6 +11,14 @@ HandleState = Literal["launching", "up", "failed", "gone"]
 Failure = Literal["no_capacity", "impossible", "credentials", "quota"]
 
 
+class HeadWish(msgspec.Struct, frozen=True):
+    """The machine is the head's own, not an agent's: ``ports`` that others reach, and what it installs to rent from there."""
+
+    ports: tuple[int, ...]
+    clouds: tuple[str, ...]
+    agent_extra: str
+
+
 class NodeRequest(msgspec.Struct, frozen=True):
     """A machine wanted. ``bootstrap`` is the agent's file content (a secret): never argv, never a log.
 
@@ -29,6 +37,7 @@ class NodeRequest(msgspec.Struct, frozen=True):
     secrets: tuple[str, ...] = ()  # names of environment variables that the spec has workers see
     dead_man_s: float = 1800.0
     script: Literal["agent.sh", "profile.sh"] = "agent.sh"
+    head: HeadWish | None = None
 
 
 class NodeHandle(msgspec.Struct, frozen=True):

@@ -192,15 +192,20 @@ class Ledger(Viewing):
     def started(self, worker_id: str, ref: TaskRef, now: float) -> None:
         """Compute began; the input has arrived, so what lies before it is no longer needed."""
         request = self._current(worker_id, ref)
-        if request is None or request.lease is None:
+        if request is not None:
+            self._begun(request, worker_id, ref, now)
+
+    def _begun(self, request: Request, worker_id: str, ref: TaskRef, now: float) -> None:
+        if request.lease is None:
             return
         request.lease.started = True
         request.lease.touched_s = now
         self.workers[worker_id].computing = ref
         if request.started_s is None:
             request.started_s = now
-        for index in [i for i in request.outputs if i < request.at - 1]:
-            self._release(request.outputs.pop(index))
+        if request.at > 1:
+            for index in [i for i in request.outputs if i < request.at - 1]:
+                self._release(request.outputs.pop(index))
         holder = self.workers.get(request.snapshot.worker) if request.snapshot is not None else None
         if holder is not None and holder.draining and holder.id != worker_id:
             self._drop_snapshot(request)  # it goes as soon as nobody needs it
@@ -220,10 +225,13 @@ class Ledger(Viewing):
         output = request.resumable or request.outputs.get(request.at - 1)
         return output.worker if output is not None else None
 
-    def done(self, worker_id: str, ref: TaskRef, result: Any, seconds: float, fetch_s: float = 0.0) -> bool:
+    def done(
+        self, worker_id: str, ref: TaskRef, result: Any, seconds: float, fetch_s: float = 0.0, now: float | None = None
+    ) -> bool:
         """A stage was computed: ``result`` is a handle to its output, or after the last stage the artefact.
 
-        False when the result is fenced: it belongs to a lease that is no longer the present one.
+        ``now``: given where word of a short task's start may have been left out. False when the result is fenced: it belongs
+        to a lease that is no longer the present one.
         """
         request = self._current(worker_id, ref)
         if request is None:
@@ -233,6 +241,8 @@ class Ledger(Viewing):
                 return True  # said twice: we rely on that output
             self._drop(worker_id, ref)
             return False
+        if now is not None and request.lease is not None and not request.lease.started:
+            self._begun(request, worker_id, ref, now)
         worker = self.workers.get(worker_id)
         if worker is not None:
             worker.observe(seconds, fetch_s)
