@@ -277,7 +277,7 @@ class Engine:
             self._wishes_of[known.node] = None  # its agent would start it anew
         elif not doomed:
             self.desk.event("worker_lost", f"{vitals.worker}: {why}")
-        charge = None if vitals.exit_code is None else () if vitals.computing is None else (vitals.computing,)
+        charge = None if vitals.exit_code is None else vitals.computing
         self.ledger.worker_lost(vitals.worker, why, charge)
 
     # --- workers ----------------------------------------------------------------------------------------------
@@ -478,7 +478,7 @@ class Engine:
     def _perform(self, effect: fx.Effect) -> None:
         match effect:
             case fx.Assign():
-                task = wire.Task(effect.ref, effect.model, effect.attempt, effect.payload, effect.input)
+                task = wire.Task(effect.ref, effect.model, effect.attempt, effect.payload, effect.input, effect.batch)
                 if (request := self.ledger.requests.get(effect.ref.request)) is not None:
                     self.watcher.assigned(request, Role(effect.model, effect.ref.stage))
                 self.sender.send(effect.worker, wire.Assign(task))

@@ -18,10 +18,11 @@ import msgspec
 import xxhash
 
 from planner.domain import TaskRef
+from stages.batch import Member, run_together, split
 from stages.cache import OutputCache, key_of
 from stages.closet import Closet
 from stages.core import Instruction, Load, WorkerCore
-from stages.models.base import File, ModelError, RequestError, StageModel
+from stages.models.base import Batching, File, ModelError, RequestError, StageModel
 from stages.models.registry import choose
 from stages.parcel import Parcel
 from stages.protocol import INLINE_BYTES, Artifact, ModelSource, Offer, Task
@@ -94,9 +95,9 @@ class Pipeline:
         """Bring the task's input here."""
         self._to_fetch.put(task)
 
-    def compute(self, task: Task) -> None:
-        """Run the task."""
-        self._lines["compute"].put(lambda: self._compute(task))
+    def compute(self, task: Task, others: tuple[Task, ...] = ()) -> None:
+        """Run the task, with ``others`` if they fit together."""
+        self._lines["compute"].put(lambda: self._compute_all((task, *others)) if others else self._compute(task))
 
     def publish(self, ref: TaskRef) -> None:
         """Offer or upload the task's result."""
@@ -203,6 +204,87 @@ class Pipeline:
                 log.info("input of %s/%s, again: %s", ref.request, ref.stage, err)
         raise AssertionError  # the last try returns or raises
 
+    def _compute_all(self, tasks: tuple[Task, ...]) -> None:
+        """In batches, as far as the model can; what cannot be, one by one."""
+        model = self._model[1] if self._model is not None else None
+        if not isinstance(model, Batching):
+            for task in tasks:
+                self._compute(task)
+            return
+        members: list[Member] = []
+        for task in tasks:
+            try:
+                members.append(self._member(task))
+            except FetchError:
+                self._compute(task)  # which tells
+        for group in split(model, members):
+            if len(group) > 1:
+                self._batch(model, group)
+            for member in group:
+                if not member.over:
+                    self._compute(member.task)
+
+    def _member(self, task: Task) -> Member:
+        if task.input is not None and task.ref.key not in self._inputs:
+            self._inputs[task.ref.key] = self._inline.fetch(task.input, FETCH_DEADLINE_S)
+        return Member(task, msgspec.json.decode(task.params), self._inputs.get(task.ref.key))
+
+    def _batch(self, model: Batching, members: list[Member]) -> None:
+        """Compute at once what is to be computed. If that fails, whose fault it is shows when each is computed alone."""
+        begin = time.monotonic()
+        todo = [member for member in members if self._fresh(member)]
+        if len(todo) < 2:
+            return
+        self._recorder.begin(*(member.task.ref for member in todo))
+        try:
+            results = run_together(model, todo, self._stopped, self._tell_steps())
+        except Exception as err:  # noqa: BLE001  # boundary: an engine may raise anything
+            frames = "".join(traceback.format_tb(err.__traceback__))
+            log.warning("a batch of %d raised %s; one by one, then\n%s", len(todo), type(err).__name__, frames)
+            return
+        finally:
+            self._recorder.end()
+        share = (time.monotonic() - begin) / len(todo)
+        for member, result in results:
+            member.over = True
+            self._inputs.pop(member.task.ref.key, None)
+            self._made(member.task.ref, result, share, self._remember(member, result), len(todo))
+
+    def _stopped(self, member: Member) -> bool:
+        """Whether to go on without it; then the core is told."""
+        ref = member.task.ref
+        if ref.key not in self._stop:
+            return False
+        member.over = True
+        self._stop.discard(ref.key)
+        self._post(lambda core: core.stopped(ref))
+        return True
+
+    def _fresh(self, member: Member) -> bool:
+        """Whether it has to be computed: it is wanted, and its result is not remembered."""
+        key = self._cache_key(member.task, member.params)
+        remembered = key is not None and self._cache is not None and self._cache.get(key) is not None
+        return not remembered and not self._stopped(member)
+
+    def _remember(self, member: Member, result: Parcel | File) -> bool | None:
+        key = self._cache_key(member.task, member.params)
+        if key is None or self._cache is None or not isinstance(result, Parcel):
+            return None
+        self._cache.put(key, result)
+        return False
+
+    def _tell_steps(self) -> Callable[[Sequence[TaskRef], int, int], None]:
+        told = time.monotonic()
+
+        def tell(refs: Sequence[TaskRef], done: int, total: int) -> None:
+            nonlocal told
+            if total > 1 and (done == total or time.monotonic() - told >= STEP_NEWS_S):
+                told = time.monotonic()
+                for ref in refs:
+                    self._post(lambda core, ref=ref: core.stepped(ref, done, total))  # type: ignore[misc]
+
+        return tell
+
     def _compute(self, task: Task) -> None:
         begin = time.monotonic()
         ref = task.ref
@@ -231,20 +313,22 @@ class Pipeline:
         if result is None:
             self._stop.discard(ref.key)
             self._post(lambda core: core.stopped(ref))
-        elif (len(result.data) if isinstance(result, File) else result.nbytes) <= INLINE_BYTES:
-            self._publish_result(ref, result, took, cached)  # nothing to move: not worth a change of threads
+        else:
+            self._made(ref, result, took, cached)
+
+    def _made(self, ref: TaskRef, result: Parcel | File, took: float, cached: bool | None, batch: int = 1) -> None:
+        if (len(result.data) if isinstance(result, File) else result.nbytes) <= INLINE_BYTES:
+            self._publish_result(ref, result, took, cached, batch)  # nothing to move: not worth a change of threads
         else:
             self._results[ref.key] = result
-            self._post(lambda core: core.computed(ref, took, cached))
+            self._post(lambda core: core.computed(ref, took, cached, batch))
 
     def _recall(self, task: Task, begin: float) -> tuple[Parcel | File | None, bool | None]:
         """The result, and whether it was remembered; None where nothing is."""
         params: dict[str, Any] = msgspec.json.decode(task.params)
-        (source, stage), model = self._model or ((None, ""), None)
-        ignored = getattr(model, "ignores", None)
-        if self._cache is None or source is None or ignored is None:
+        key = self._cache_key(task, params)
+        if self._cache is None or key is None:
             return self._run(task, params, begin), None
-        key = key_of(source, stage, params, task.input, ignored)
         found = self._cache.get(key)
         if found is not None:
             self._inputs.pop(task.ref.key, None)
@@ -253,6 +337,14 @@ class Pipeline:
         if isinstance(result, Parcel):
             self._cache.put(key, result)
         return result, False
+
+    def _cache_key(self, task: Task, params: dict[str, Any]) -> bytes | None:
+        """None: this stage's results are not remembered."""
+        if self._cache is None or self._model is None:
+            return None
+        (source, stage), model = self._model
+        ignored = getattr(model, "ignores", None)
+        return None if ignored is None else key_of(source, stage, params, task.input, ignored)
 
     def _run(self, task: Task, params: dict[str, Any], begin: float) -> Parcel | File | None:
         """None: stopped on the way."""
@@ -284,7 +376,12 @@ class Pipeline:
             self._publish_result(ref, result, None)
 
     def _publish_result(
-        self, ref: TaskRef, result: Parcel | File, seconds: float | None, cached: bool | None = None
+        self,
+        ref: TaskRef,
+        result: Parcel | File,
+        seconds: float | None,
+        cached: bool | None = None,
+        batch: int = 1,
     ) -> None:
         offer: Offer | None = None
         artifact: Artifact | None = None
@@ -298,7 +395,7 @@ class Pipeline:
             log.exception("publishing %s/%s failed", ref.request, ref.stage)
             self._fail(ref, "publish", f"{type(err).__name__}: {err}", retry=True)
             return
-        self._post(lambda core: core.published(ref, offer, artifact, seconds, cached))
+        self._post(lambda core: core.published(ref, offer, artifact, seconds, cached, batch))
 
     def _store(self, ref: TaskRef, file: File) -> Artifact:
         checksum = xxhash.xxh3_64_intdigest(file.data)

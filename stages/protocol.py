@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from planner.domain import Role, TaskRef
+from planner.domain import Batch, Role, TaskRef
 
 PROTOCOL_VERSION: Final = 1
 MAX_CONTROL_BYTES: Final = 1 << 20  # one frame on a control socket (ZMQ_MAXMSGSIZE: enforced before we see it)
@@ -115,6 +115,7 @@ class Task(msgspec.Struct, frozen=True):
     attempt: int
     params: bytes  # JSON object, validated by the gateway; what the stages make of it is the adapter's business
     input: Offer | None = None  # the previous stage's output; for the first stage an uploaded input, if any
+    batch: Batch | None = None  # None: computed alone
 
 
 # --- worker → head -----------------------------------------------------------------------------------------------
@@ -206,7 +207,10 @@ class Via(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set."""
+    """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set.
+
+    ``seconds``: of computing it; of a batch the share of each member.
+    """
 
     ref: TaskRef
     seconds: float
@@ -215,6 +219,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     fetch_s: float = 0.0  # time the input took to arrive
     via: Via | None = None  # None: it was in the message
     cached: bool | None = None  # whether the result was remembered instead of computed; None: this stage forgets
+    batch: int = 1  # tasks that were computed at once
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -334,7 +339,7 @@ class WorkerVitals(msgspec.Struct, frozen=True):
     state: str
     exit_code: int | None = None
     rss_bytes: int = 0
-    computing: TaskRef | None = None  # of an exited worker: what it was computing when it ended
+    computing: tuple[TaskRef, ...] = ()  # of an exited worker: what it was computing when it ended, several in a batch
 
 
 class Neighbour(msgspec.Struct, frozen=True):

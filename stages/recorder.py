@@ -12,7 +12,7 @@ import msgspec
 
 from planner.domain import TaskRef
 
-RECORD_BYTES: Final = 1024
+RECORD_BYTES: Final = 8192
 
 
 class Recorder:
@@ -21,10 +21,10 @@ class Recorder:
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
 
-    def begin(self, ref: TaskRef) -> None:
-        """The next instruction belongs to this task."""
+    def begin(self, *refs: TaskRef) -> None:
+        """The next instruction belongs to this task, or to all of a batch."""
         if self._fd is not None:
-            data = msgspec.msgpack.encode(ref)[: RECORD_BYTES - 2]
+            data = msgspec.msgpack.encode(refs)[: RECORD_BYTES - 2]
             os.pwrite(self._fd, len(data).to_bytes(2, "little") + data, 0)
 
     def end(self) -> None:
@@ -33,13 +33,13 @@ class Recorder:
             os.pwrite(self._fd, b"\0\0", 0)
 
 
-def read_record(fd: int) -> TaskRef | None:
+def read_record(fd: int) -> tuple[TaskRef, ...]:
     """The agent's side: what was being computed, if anything."""
     data = os.pread(fd, RECORD_BYTES, 0)
     length = int.from_bytes(data[:2], "little")
     if not length:
-        return None
+        return ()
     try:
-        return msgspec.msgpack.decode(data[2 : 2 + length], type=TaskRef)
+        return msgspec.msgpack.decode(data[2 : 2 + length], type=tuple[TaskRef, ...])
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None  # it died while writing: nothing had begun
+        return ()  # it died while writing: nothing had begun

@@ -176,6 +176,7 @@ class Worker:
             messages, lost = self.link.receive()
             for message in messages:
                 self._perform(self.core.message(message))
+            self._perform(self.core.settle())
             if lost:
                 self._perform(self.core.gap())
             self._take_mail()
@@ -219,8 +220,8 @@ class Worker:
                     self._outgoing.append(message)
                     if isinstance(message, Done):
                         self._brisk = message.seconds < BRISK_S
-                case Compute(task=task):
-                    self.pipeline.compute(task)
+                case Compute(task=task, others=others):
+                    self.pipeline.compute(task, others)
                 case Fetch(task=task):
                     self.pipeline.fetch(task)
                 case Publish(ref=ref):

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from planner.domain import TaskRef
+from planner.domain import Batch, TaskRef
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -25,6 +25,7 @@ class Assign(msgspec.Struct, frozen=True):
     attempt: int
     payload: bytes
     input: Any
+    batch: Batch | None = None
 
 
 class CancelTask(msgspec.Struct, frozen=True):

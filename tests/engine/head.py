@@ -90,7 +90,7 @@ class Head:
         self.alive, self.asleep = True, False
         self.born_s = world.clockwork.now
         store.incarnation += 1
-        self.ledger = Ledger(0, Limits(stall_s=STALL_S))
+        self.ledger = Ledger(0, Limits(stall_s=STALL_S, batch=world.batch, batch_wait_s=world.batch_wait_s))
         self.roster = Roster(dict(world.wanted))
         source = ModelSource("m", "synthetic", options=b"%d" % world.version)
         sources = dict.fromkeys(world.wanted, source)
@@ -112,7 +112,14 @@ class Head:
 
     def request(self, row: Row) -> Request:
         return Request(
-            row.id, "m", self.world.stages, row.id.encode(), 0, self.world.clockwork.now, priority=row.priority
+            row.id,
+            "m",
+            self.world.stages,
+            row.id.encode(),
+            0,
+            self.world.clockwork.now,
+            priority=row.priority,
+            alike="" if self.world.batch == 1 else "ab"[len(row.id) % 2],
         )
 
     def accept(self, row: Row, accepted: Callable[[], None]) -> None:

@@ -19,6 +19,8 @@ def make(seed: int, *, most: int = 7, talk: bool = False) -> World:
         synchronous=seed % 7 == 3,
         requests=24 if seed % 3 else 40,
         talk=talk,
+        batch=4 if seed % 4 == 1 else 1,
+        batch_wait_s=0.3 if seed % 8 == 1 else 0.0,
     )
     faults.draw(world, most=most)
     return world
