@@ -73,6 +73,8 @@ class Engine:
         self.durations: dict[Role, deque[float]] = {}
         self.routes = Routes(roster)
         self.remembered: dict[Role, list[int]] = {}  # tasks whose result was computed, and remembered
+        self.batches: dict[Role, deque[int]] = {}  # tasks that were computed at once with each of the last results
+        self.alarm: Callable[[float], None] = lambda _at_s: None  # act again then, should nothing happen before
         self._holding: dict[str, dict[TaskRef, wire.HeldOutput]] = {}  # told before the Hello that they belong to
         self._awake_s: float | None = None
         self._wishes_due = False
@@ -118,6 +120,8 @@ class Engine:
                 released.setdefault(effect.worker, []).append(effect.key)
             else:
                 self._perform(effect)
+        if self.ledger.look_again_s is not None:
+            self.alarm(self.ledger.look_again_s)
         for worker, keys in released.items():
             self.sender.send(worker, wire.Release(tuple(keys)))
         if self._wishes_of and not self.ledger.holding:
@@ -459,6 +463,7 @@ class Engine:
             self.watcher.completed(worker, request, done)
             worker.done += 1  # after: it tells the first one in a role
             self.durations.setdefault(role, deque(maxlen=RECENT)).append(done.seconds)
+            self.batches.setdefault(role, deque(maxlen=RECENT)).append(done.batch)
         self.desk.progress(done.ref.request)
 
     def _failed(self, worker: WorkerState, message: wire.Failed) -> None:

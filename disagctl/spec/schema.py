@@ -170,12 +170,20 @@ class Policy(_Section):
     workers: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
+class Batches(_Section):
+    """Tasks that a worker computes at once; ``wait``: so long one may wait for others while a worker idles."""
+
+    max: Annotated[int, Meta(ge=1, le=64)] = 1
+    wait_s: Duration | None = field(name="wait", default=None)
+
+
 class Pipeline(_Section):
     """Whether a worker overlaps receiving, computing and sending; ``prefetch``: tasks it may hold besides, at least."""
 
     mode: Literal["async", "sync"] = "async"
     prefetch: Annotated[int, Meta(ge=1, le=16)] = 2
     encoder_cache: bool = True
+    batch: Batches = field(default_factory=Batches)
 
 
 class Transport(_Section):

@@ -13,10 +13,13 @@ one model, and then runs requests through it step by step. Everything that cross
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from stages.parcel import Parcel
 from stages.protocol import ModelSource
+
+# Request fields in which the members of a batch may differ: texts, and what concerns one member only.
+OWN_FIELDS: Final = frozenset({"prompt", "negative_prompt", "seed", "fps", "output_format"})
 
 
 class RequestError(ValueError):

@@ -15,7 +15,7 @@ import torch
 from diffusers.modular_pipelines import PipelineState
 
 from stages.models import snapshot as snapshots
-from stages.models.base import File
+from stages.models.base import OWN_FIELDS, File
 from stages.models.cards import STAGES
 from stages.models.media import encode_result
 from stages.models.state import GENERATOR, initial_state, make_generator, result_of, write_wire
@@ -25,8 +25,6 @@ from stages.parcel import Leaf, Parcel, ParcelError, unpack
 if TYPE_CHECKING:
     from stages.models.modular import ModularStage
 
-# Request fields in which members may differ: text becomes a tensor of one shape, the others concern one member only.
-OWN_FIELDS: Final = ("prompt", "negative_prompt", "seed", "fps", "output_format")
 TEXTS: Final = ("prompt", "negative_prompt")
 
 

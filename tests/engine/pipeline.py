@@ -212,7 +212,7 @@ class Proc:
         natures = {task.ref: self.world.nature(task.ref.request) for task in group}
         doomed = [task for task in group if natures[task.ref].fails_in == stage]
         doomed_at = self.world.clockwork.rng.randrange(steps) if doomed else -1
-        self.world.batches.append(len(group))
+        self.world.batches.append((stage, len(group)))
         self._batch_step(group, doomed, seconds, steps, 0, doomed_at)
 
     def _batch_step(

@@ -53,7 +53,7 @@ class World:
         self.wanted = {Role("m", stage): count for stage, count in zip(stages, wanted, strict=True)}
         self.version = 0
         self.batch, self.batch_wait_s = batch, batch_wait_s
-        self.batches: list[int] = []
+        self.batches: list[tuple[str, int]] = []
         self.faulty = self.replayed = False
         self.slow = 1.0
         self.healthy_s = 0.0
