@@ -163,6 +163,7 @@ class WorkerCore:
         self._line = Line()
         self._hearing = False  # more messages of this turn may follow, and more members of a batch with them
         self._ahead = AHEAD
+        self._light = False  # tasks of this role are computed at once, on the thread that owns us
 
     @property
     def computing(self) -> bool:
@@ -244,9 +245,11 @@ class WorkerCore:
 
     # --- the model --------------------------------------------------------------------------------------------
 
-    def loaded(self, role: Role, load_s: float, peak_bytes: int, *, warm: bool = False) -> list[Instruction]:
-        """The weights are there. ``warm``: they came from host memory."""
-        self.role, self.phase, self.load_s = role, "ready", load_s
+    def loaded(
+        self, role: Role, load_s: float, peak_bytes: int, *, warm: bool = False, light: bool = False
+    ) -> list[Instruction]:
+        """The weights are there. ``warm``: they came from host memory. ``light``: tasks take next to no time."""
+        self.role, self.phase, self.load_s, self._light = role, "ready", load_s, light
         ready: list[Instruction] = [Send(RoleReady(role, load_s, peak_bytes, warm))]
         return ready + self._advance()
 
@@ -346,6 +349,9 @@ class WorkerCore:
         if self.phase != "ready" or self.role != Role(task.model, task.ref.stage):
             return [Send(Returned(task.ref))]
         remote = task.input is not None and not any(isinstance(r, InlineRoute) for r in task.input.routes)
+        if self._light and not remote and not self._line:
+            self.tasks[task.ref] = Held(task, COMPUTING, started=True)  # over before word of its start could leave
+            return [Compute(task)]
         self.tasks[task.ref] = Held(task, QUEUED if remote else READY)
         self._hearing = self._hearing or task.batch is not None
         return [] if not remote and len(self._line) > self._ahead else self._advance()
@@ -415,6 +421,8 @@ class WorkerCore:
 
     def _advance(self) -> list[Instruction]:
         """Whatever can go on, goes on: one computation, the next in line behind it, and a few fetches, oldest first."""
+        if not self.tasks and self.phase == "ready" and self._next is None:
+            return []
         if self.phase == "draining" and not self.tasks and (self._next is not None or not self.held):
             return self._drained()
         if self.phase == "ready" and self._next is not None:

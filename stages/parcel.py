@@ -5,7 +5,6 @@ knows neither torch nor numpy: adapters turn their tensors into buffers (``stage
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -39,8 +38,7 @@ class Leaf:
         self.data = data
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(msgspec.Struct, frozen=True):
     """``tensors[i]`` describes ``buffers[i]``; ``tree`` says where they belong. ``sealed``: the checksums are there."""
 
     tree: bytes

@@ -71,6 +71,7 @@ class Pipeline:
         self._uploader = uploader  # used by the send thread alone
         self._device = device
         self._model: tuple[tuple[ModelSource, str], StageModel] | None = None
+        self._light = False  # the model asks for no thread of its own
         self._closet = Closet(on_device=device != "cpu")
         self._cache = cache
         self._inputs: dict[str, Parcel] = {}
@@ -96,8 +97,15 @@ class Pipeline:
         self._to_fetch.put(task)
 
     def compute(self, task: Task, others: tuple[Task, ...] = ()) -> None:
-        """Run the task, with ``others`` if they fit together."""
-        self._lines["compute"].put(lambda: self._compute_all((task, *others)) if others else self._compute(task))
+        """Run the task, with ``others`` if they fit together.
+
+        On the compute thread, or here where a change of threads would take longer than the work.
+        """
+        if self._light:
+            for one in (task, *others):
+                self._compute(one)
+        else:
+            self._lines["compute"].put(lambda: self._compute_all((task, *others)) if others else self._compute(task))
 
     def publish(self, ref: TaskRef) -> None:
         """Offer or upload the task's result."""
@@ -166,14 +174,15 @@ class Pipeline:
             self._post(lambda core: core.load_failed(order.role, text, fatal=False))
         else:
             self._model = (key, model)
+            self._light = light = getattr(model, "light", False)
             took = time.monotonic() - begin
             log.info("loaded %s in %.1f s", order.role, took)
             peak = int(getattr(model, "peak_bytes", 0))
-            self._post(lambda core: core.loaded(order.role, took, peak, warm=warm))
+            self._post(lambda core: core.loaded(order.role, took, peak, warm=warm, light=light))
 
     def _unload(self) -> None:
         if self._model is not None:
-            held, self._model = self._model, None
+            held, self._model, self._light = self._model, None, False
             self._closet.put(*held)
         if self._cache is not None:
             self._cache.clear()
@@ -288,7 +297,7 @@ class Pipeline:
     def _compute(self, task: Task) -> None:
         begin = time.monotonic()
         ref = task.ref
-        if ref.key in self._stop:  # while it stood in line
+        if self._stop and ref.key in self._stop:  # while it stood in line
             self._stop.discard(ref.key)
             self._post(lambda core: core.stopped(ref))
             return
@@ -351,14 +360,14 @@ class Pipeline:
         if self._model is None:
             msg = "no model is loaded"
             raise RuntimeError(msg)
-        inputs = self._inputs.pop(task.ref.key, None)
+        inputs = self._inputs.pop(task.ref.key, None) if self._inputs else None
         if inputs is None and task.input is not None:
             inputs = self._inline.fetch(task.input, FETCH_DEADLINE_S)
         self._recorder.begin(task.ref)
         job = self._model[1].start(params, inputs)
         told = begin
         while True:
-            if task.ref.key in self._stop:
+            if self._stop and task.ref.key in self._stop:
                 return None
             more = job.step()
             if job.total_steps > 1 and (not more or time.monotonic() - told >= STEP_NEWS_S):
@@ -385,7 +394,8 @@ class Pipeline:
     ) -> None:
         offer: Offer | None = None
         artifact: Artifact | None = None
-        self._stop.discard(ref.key)  # a cancel that came after the last step
+        if self._stop:
+            self._stop.discard(ref.key)  # a cancel that came after the last step
         try:
             if isinstance(result, File):
                 artifact = self._store(ref, result)

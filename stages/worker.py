@@ -64,7 +64,7 @@ class Mailbox:
     """Completions from the threads, and the wake-up of the main loop, which costs a system call only while that sleeps."""
 
     def __init__(self) -> None:
-        self._items: deque[Completion] = deque()
+        self.items: deque[Completion] = deque()
         self._asleep = False
         self.reader, self._writer = socket.socketpair()
         self.reader.setblocking(False)
@@ -72,7 +72,7 @@ class Mailbox:
 
     def post(self, item: Completion) -> None:
         """From any thread."""
-        self._items.append(item)
+        self.items.append(item)
         if self._asleep:
             self._asleep = False  # one wake-up is enough
             try:
@@ -83,20 +83,13 @@ class Mailbox:
     def sleep(self) -> bool:
         """On the main thread, before it waits on ``reader``: False when there is something to take at once."""
         self._asleep = True  # first: what is posted from here on wakes us
-        return not self._items
+        return not self.items
 
-    def take(self) -> list[Completion]:
-        """On the main thread."""
+    def wake(self, *, called: bool) -> None:
+        """On the main thread, after that. ``called``: ``reader`` has something to read."""
         self._asleep = False
-        try:
-            while len(self.reader.recv(4096)) == 4096:
-                pass
-        except BlockingIOError:
-            pass
-        items = []
-        while self._items:
-            items.append(self._items.popleft())
-        return items
+        if called:
+            self.reader.recv(4096)
 
 
 class HeadUploader:
@@ -149,6 +142,7 @@ class Worker:
             self.context, boot.hub, boot.worker, (boot.public, boot.secret), boot.head_key, list[HeadMessage]
         )
         self._outgoing: list[WorkerMessage] = []
+        self._called = self.mail.reader.fileno()
         self._brisk = False
         self._running = True
 
@@ -162,7 +156,7 @@ class Worker:
         """Until the agent says stop."""
         poller = zmq.Poller()
         poller.register(self.link.socket, zmq.POLLIN)
-        poller.register(self.mail.reader, zmq.POLLIN)
+        poller.register(self._called, zmq.POLLIN)
         self._perform(self.core.restate())
         next_beat = time.monotonic() + HEARTBEAT_S
         while self._running:
@@ -170,12 +164,16 @@ class Worker:
                 time.sleep(GATHER_S)
                 self._take_mail()
             asleep = self.mail.sleep()
-            if not (asleep and self._may_linger() and poller.poll(LINGER_MS)):
+            ready = poller.poll(LINGER_MS) if asleep and self._may_linger() else []
+            if not ready:
                 self._flush()
-                poller.poll(max(0, int((next_beat - time.monotonic()) * 1000)) if asleep else 0)
+                ready = poller.poll(max(0, int((next_beat - time.monotonic()) * 1000)) if asleep else 0)
+            self.mail.wake(called=any(what == self._called for what, _ in ready))
             messages, lost = self.link.receive()
             for message in messages:
                 self._perform(self.core.message(message))
+                if self.mail.items:
+                    self._take_mail()
             self._perform(self.core.settle())
             if lost:
                 self._perform(self.core.gap())
@@ -185,8 +183,9 @@ class Worker:
                 self._perform(self.core.beat())
 
     def _take_mail(self) -> None:
-        for completion in self.mail.take():
-            self._perform(completion(self.core))
+        items = self.mail.items
+        while items:
+            self._perform(items.popleft()(self.core))
 
     def stop(self) -> None:
         """From any thread or signal handler: leave ``run``."""

@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("busy", deadline=None)  # how long an example takes is the machine's business, not the test's
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -89,6 +89,9 @@ class StageModel(Protocol):
 
     Where its output is a function of ``params`` and ``inputs`` alone, the stage may have an attribute ``ignores``: the
     request fields (the seed …) that the output does not depend on. The worker then computes equal requests only once.
+
+    One whose ``start``, ``step`` and ``finish`` together never take more than a fraction of a millisecond may say so by an
+    attribute ``light``: it is then computed on the thread that talks to the head, which must not be held up.
     """
 
     def start(self, params: dict[str, Any], inputs: Parcel | None) -> Job:

@@ -25,7 +25,7 @@ import xxhash
 from stages.models import png
 from stages.models.base import File, ModelCard, ModelError, StageModel
 from stages.parcel import Leaf, Parcel, pack, unpack
-from stages.protocol import ModelSource
+from stages.protocol import INLINE_BYTES, ModelSource
 
 ID: Final = "synthetic"
 DEFAULT_STAGES: Final = ("encode", "denoise", "decode")
@@ -113,7 +113,9 @@ class SyntheticStage:
     def __init__(self, name: str, options: StageOptions, *, last: bool) -> None:
         self.options = options
         self.last = last
+        made = max(options.out_bytes, options.artifact_bytes)
         self.peak_bytes = int(options.weights_gib * (1 << 30))
+        self.light = not (options.seconds or options.seconds_per_step) and made <= INLINE_BYTES
         self.ignores = frozenset({"seed"}) if name == DEFAULT_STAGES[0] and not last else None
         self._salt = name.encode()
         self._weights = b"\x01" * self.peak_bytes if options.allocate else b""

@@ -77,6 +77,9 @@ class RouteFetcher:
 
     def fetch(self, offer: Offer, deadline_s: float) -> Parcel:
         """Bring the parcel here, verified. Blocks up to ``deadline_s`` seconds; raises FetchError."""
+        if not offer.tensors and any(isinstance(route, InlineRoute) for route in offer.routes):
+            self.last_route, self.last_failures = "inline", ()
+            return Parcel(offer.tree, (), ())  # nothing to bring or to verify
         end = time.monotonic() + deadline_s
         self._check(offer)
         failures: list[str] = []

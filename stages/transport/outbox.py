@@ -117,6 +117,8 @@ class HeldOutbox:
 
     def drop(self, key: str) -> None:
         """Free it. Unknown keys are ignored."""
+        if key not in self._held:  # most outputs are small and inline: not worth the lock
+            return
         with self._lock:
             self._forget(key)
 
