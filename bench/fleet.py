@@ -21,7 +21,8 @@ import zmq
 from disagctl.hub import descriptor
 from disagctl.settings import use_fast_loop
 from planner.domain import TaskRef
-from stages.core import Compute, Instruction, Load, Send, WorkerCore
+from stages.core import WorkerCore
+from stages.instructions import Compute, Instruction, Load, Send
 from stages.link import Link
 from stages.models.synthetic import parse
 from stages.parcel import pack

@@ -7,8 +7,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
+from disagctl.engine_ports import Desk, Sender
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
 from disagctl.routes import Routes
 from disagctl.watcher import Watcher
@@ -24,32 +25,6 @@ ROLE_RETRY_S: Final = 10.0
 RECENT: Final = 512  # durations remembered of a role
 SILENCE_AGAIN_S: Final = 60.0
 MAX_TOLD: Final = 10_000  # outputs that a peer may name ahead of its Hello
-
-
-class Sender(Protocol):
-    """The part of the hub that the engine needs."""
-
-    def send(self, peer: str, message: wire.HeadMessage | wire.AgentOrder) -> None:
-        """Queue a message."""
-
-
-class Desk(Protocol):
-    """What the engine reports to: it makes endings durable and tells those who wait."""
-
-    def publish(self, effect: fx.Publish) -> None:
-        """Make the result durable, then tell the ledger."""
-
-    def finish(self, effect: fx.Finish) -> None:
-        """Make the ending durable."""
-
-    def progress(self, request: str) -> None:
-        """The request has moved."""
-
-    def event(self, kind: str, why: str) -> None:
-        """Something happened that a person may want to know."""
-
-    def discard_upload(self, ref: TaskRef) -> None:
-        """A fenced result may have left an upload."""
 
 
 class Engine:
@@ -322,6 +297,11 @@ class Engine:
                 self._input_lost(peer, message)
             case wire.Returned(ref=ref):
                 self.ledger.returned(peer, ref)
+            case wire.Paused():
+                self._paused(peer, message)
+            case wire.PauseRefused(ref=ref, why=why):
+                self.ledger.pause_refused(peer, ref)
+                self.desk.event("pause_refused", f"{ref.request}: {ref.stage} on {peer}: {why}")
             case wire.RoleReady():
                 self._ready(worker, message, now)
             case wire.RoleFailed():
@@ -353,15 +333,16 @@ class Engine:
             self._give_role(worker)
         self._take_in(worker, hello, now)
         tasks = [(t.ref, t.started) for t in hello.tasks]
-        outputs = [(h.ref, h.offer or h.artifact) for h in held.values()]
-        self.ledger.resync(peer, tasks, outputs, now)
+        outputs = [(h.ref, h.offer or h.artifact) for h in held.values() if not h.step]
+        snapshots = [(h.ref, h.offer, h.step, h.seconds) for h in held.values() if h.step]
+        self.ledger.resync(peer, tasks, outputs, now, snapshots)
 
     def _take_in(self, worker: WorkerState, hello: wire.Hello, now: float) -> None:
         """Have the ledger know the worker in the role that it has; without one, for what it made in an earlier one."""
         role = hello.role or worker.role
         if worker.worked and role is not None:
             worker.load_s = hello.load_s
-            self.ledger.worker_ready(worker.id, role, self.prefetch, now)
+            self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=hello.preemptible)
             if hello.phase != "ready" or role != worker.role or worker.id in self.roster.draining:
                 self.ledger.worker_draining(worker.id)
         elif worker.id in self.ledger.workers:
@@ -411,7 +392,7 @@ class Engine:
         if worker.worked and worker.id not in self.ledger.workers:
             self.sender.send(worker.id, wire.Who())  # we lost sight of it meanwhile: it may hold things
             return
-        self.ledger.worker_ready(worker.id, role, self.prefetch, now)
+        self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=message.preemptible)
         if loaded:
             self._loaded(worker, message, now)
         worker.worked, worker.ordered_s = True, None
@@ -466,6 +447,14 @@ class Engine:
             self.batches.setdefault(role, deque(maxlen=RECENT)).append(done.batch)
         self.desk.progress(done.ref.request)
 
+    def _paused(self, peer: str, message: wire.Paused) -> None:
+        ref = message.ref
+        if message.why:
+            self.desk.event("snapshot_lost", f"{ref.request}: {ref.stage} on {peer} begins anew: {message.why}")
+        if self.ledger.paused(peer, ref, message.step, message.seconds, message.offer):
+            self.watcher.idle(peer)
+            self.desk.progress(ref.request)
+
     def _failed(self, worker: WorkerState, message: wire.Failed) -> None:
         self.watcher.idle(worker.id)
         self.desk.event("attempt_failed", f"{message.ref.request}: {message.ref.stage} on {worker.id}: {message.code}")
@@ -483,12 +472,23 @@ class Engine:
     def _perform(self, effect: fx.Effect) -> None:
         match effect:
             case fx.Assign():
-                task = wire.Task(effect.ref, effect.model, effect.attempt, effect.payload, effect.input, effect.batch)
+                task = wire.Task(
+                    effect.ref,
+                    effect.model,
+                    effect.attempt,
+                    effect.payload,
+                    effect.input,
+                    effect.resumed_at,
+                    effect.spent_s,
+                    effect.batch,
+                )
                 if (request := self.ledger.requests.get(effect.ref.request)) is not None:
                     self.watcher.assigned(request, Role(effect.model, effect.ref.stage))
                 self.sender.send(effect.worker, wire.Assign(task))
             case fx.CancelTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Cancel(ref))
+            case fx.PauseTask(worker=worker, ref=ref):
+                self.sender.send(worker, wire.Pause(ref))
             case fx.Publish():
                 self.desk.publish(effect)
             case fx.Finish():

@@ -6,17 +6,18 @@ from typing import Any
 import msgspec
 
 from planner.domain import TaskRef
-from stages.models.base import Batching, File
+from stages.models.base import Batching, BatchJob, File
 from stages.parcel import Parcel
 from stages.protocol import Task
 
 
 class Member(msgspec.Struct):
-    """A task of a group. ``over``: there is nothing left to do for it."""
+    """A task of a group, ``place``: in its batch. ``over``: there is nothing left to do for it."""
 
     task: Task
     params: dict[str, Any]
     inputs: Any  # a Parcel, or None
+    place: int = 0
     over: bool = False
 
 
@@ -37,16 +38,18 @@ def split(model: Batching, members: Sequence[Member]) -> list[list[Member]]:
 def run_together(
     model: Batching,
     members: Sequence[Member],
-    stopped: Callable[[Member], bool],
+    leaves: Callable[[Member, BatchJob], bool],
     tell: Callable[[Sequence[TaskRef], int, int], None],
 ) -> list[tuple[Member, Parcel | File]]:
-    """Compute a batch. Members that are ``stopped`` leave at the next step boundary; with the last of them the batch ends."""
+    """Compute a batch. Members that ``leave`` do so between two steps; with the last of them the batch ends."""
     job = model.start_batch([(member.params, member.inputs) for member in members])
+    for place, member in enumerate(members):
+        member.place = place
     present = dict(enumerate(members))
     more = True
     while more:
         for place, member in list(present.items()):
-            if stopped(member):
+            if leaves(member, job):
                 del present[place]
                 if not present:
                     return []

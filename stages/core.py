@@ -6,15 +6,28 @@ not yet known to be safe downstream (``held``) is restated in every Hello, as ar
 messages harmless. It outlives the role: a worker that becomes something else finishes its tasks, and does not wait
 until others have fetched what it made.
 
-Life of a task: queued → fetching → ready → computing → publishing → held (until the head releases it).
+Life of a task: queued → fetching → ready → computing → publishing → held (until the head releases it). A task that is
+paused takes the same way: what is published is then the snapshot between two of its steps.
 """
 
 from collections import OrderedDict
 from typing import Final
 
-import msgspec
-
 from planner.domain import Role, TaskRef
+from stages.instructions import (
+    AllowPeers,
+    Compute,
+    Fetch,
+    Forget,
+    Instruction,
+    Load,
+    Publish,
+    Send,
+    SetReach,
+    Stop,
+    Suspend,
+    Unload,
+)
 from stages.line import COMPUTING, FETCHING, PUBLISHING, QUEUED, READY, Held, Line, gather
 from stages.protocol import (
     MAX_CONTROL_BYTES,
@@ -36,6 +49,9 @@ from stages.protocol import (
     InputLost,
     ModelSource,
     Offer,
+    Pause,
+    Paused,
+    PauseRefused,
     Peers,
     Reach,
     Release,
@@ -49,7 +65,6 @@ from stages.protocol import (
     Via,
     Welcome,
     Who,
-    WorkerMessage,
 )
 
 MAX_FETCHES: Final = 4  # at a time: one that is late does not hold up those behind it
@@ -63,74 +78,6 @@ BRISK_S: Final = 0.002
 HELLO_BYTES: Final = MAX_CONTROL_BYTES // 4  # of held outputs in one message
 
 STOP_BEATS: Final = 600  # heartbeats that a step may go on after its task was cancelled
-
-# --- instructions ------------------------------------------------------------------------------------------------
-
-
-class Send(msgspec.Struct, frozen=True):
-    """To the head."""
-
-    message: WorkerMessage
-
-
-class Load(msgspec.Struct, frozen=True):
-    """Load the role's weights; answer with ``loaded`` or ``load_failed``."""
-
-    role: Role
-    source: ModelSource
-
-
-class Unload(msgspec.Struct, frozen=True):
-    """Free the model."""
-
-
-class Fetch(msgspec.Struct, frozen=True):
-    """Bring the task's input here; answer with ``fetched`` or ``fetch_failed``."""
-
-    task: Task
-
-
-class Compute(msgspec.Struct, frozen=True):
-    """Run the task once those before it are over; answer with ``stepped``…, ``computed`` or ``compute_failed``.
-
-    ``others``: together with these, if they fit together. Each is answered for by itself.
-    """
-
-    task: Task
-    others: tuple[Task, ...] = ()
-
-
-class Stop(msgspec.Struct, frozen=True):
-    """Stop computing the task at the next step boundary, or do not begin it; answer with ``stopped``."""
-
-    ref: TaskRef
-
-
-class Publish(msgspec.Struct, frozen=True):
-    """Offer (or upload) the computed result; answer with ``published`` or ``publish_failed``."""
-
-    ref: TaskRef
-
-
-class Forget(msgspec.Struct, frozen=True):
-    """Drop whatever is kept under the key: input, result, offer."""
-
-    key: str
-
-
-class AllowPeers(msgspec.Struct, frozen=True):
-    """Replace the list of keys that may read from our data server."""
-
-    keys: tuple[str, ...]
-
-
-class SetReach(msgspec.Struct, frozen=True):
-    """Offer outputs by the routes that this calls for."""
-
-    reach: Reach
-
-
-Instruction = Send | Load | Unload | Fetch | Compute | Stop | Publish | Forget | AllowPeers | SetReach
 
 
 def weight(output: HeldOutput) -> int:
@@ -152,6 +99,7 @@ class WorkerCore:
         self.synchronous = synchronous  # the ablation: no fetching ahead, no computing while sending
         self.role: Role | None = None
         self.phase = "starting"
+        self.preemptible = False
         self.load_s = 0.0
         self.head = 0  # incarnation last heard
         self.tasks: OrderedDict[TaskRef, Held] = OrderedDict()
@@ -172,7 +120,7 @@ class WorkerCore:
 
     # --- from the head ----------------------------------------------------------------------------------------
 
-    def message(self, message: HeadMessage) -> list[Instruction]:  # noqa: PLR0911  # a table
+    def message(self, message: HeadMessage) -> list[Instruction]:  # noqa: C901, PLR0911  # a table
         """One message from the head."""
         match message:
             case Assign(task=task):
@@ -181,6 +129,8 @@ class WorkerCore:
                 return self._release(keys)
             case Cancel(ref=ref):
                 return self._cancel(ref)
+            case Pause(ref=ref):
+                return self._pause(ref)
             case Welcome(head=head):
                 return self._welcome(head)
             case Who():
@@ -225,6 +175,7 @@ class WorkerCore:
             self.load_s,
             tuple(HeldTask(h.task.ref, h.started) for h in self.tasks.values() if not h.cancelled),
             tuple(self.held.values()) if held is None else held,
+            self.preemptible,
         )
 
     def beat(self) -> list[Instruction]:
@@ -246,11 +197,18 @@ class WorkerCore:
     # --- the model --------------------------------------------------------------------------------------------
 
     def loaded(
-        self, role: Role, load_s: float, peak_bytes: int, *, warm: bool = False, light: bool = False
+        self,
+        role: Role,
+        load_s: float,
+        peak_bytes: int,
+        *,
+        warm: bool = False,
+        light: bool = False,
+        preemptible: bool = False,
     ) -> list[Instruction]:
         """The weights are there. ``warm``: they came from host memory. ``light``: tasks take next to no time."""
-        self.role, self.phase, self.load_s, self._light = role, "ready", load_s, light
-        ready: list[Instruction] = [Send(RoleReady(role, load_s, peak_bytes, warm))]
+        self.role, self.phase, self.load_s, self._light, self.preemptible = role, "ready", load_s, light, preemptible
+        ready: list[Instruction] = [Send(RoleReady(role, load_s, peak_bytes, warm, preemptible))]
         return ready + self._advance()
 
     def load_failed(self, role: Role, message: str, *, fatal: bool) -> list[Instruction]:
@@ -298,6 +256,27 @@ class WorkerCore:
         publish: list[Instruction] = [Publish(ref)]
         return publish + self._advance()
 
+    def paused(self, ref: TaskRef, step: int, steps: int, seconds: float) -> list[Instruction]:
+        """The task has left the compute thread between two steps, and its snapshot is in memory."""
+        out = self.computed(ref, seconds)
+        if (held := self.tasks.get(ref)) is not None:
+            held.step, held.steps = step, steps
+        return out
+
+    def untouched(self, ref: TaskRef) -> list[Instruction]:
+        """The task has left the compute thread before its first step."""
+        self._leave(ref)
+        held = self.tasks.get(ref)
+        out = self._end(ref)
+        if held is not None and not held.cancelled:
+            out.append(Send(Paused(ref, 0, 0)))
+        return out + self._advance()
+
+    def pause_refused(self, ref: TaskRef, why: str) -> list[Instruction]:
+        """The task cannot be paused, and goes on."""
+        held = self.tasks.get(ref)
+        return [] if held is None or held.cancelled else [Send(PauseRefused(ref, why))]
+
     def stopped(self, ref: TaskRef) -> list[Instruction]:
         """A cancelled task has left the compute thread."""
         self._leave(ref)
@@ -310,7 +289,9 @@ class WorkerCore:
         self._leave(ref)
         held = self.tasks.get(ref)
         out = self._end(ref)
-        if held is not None and not held.cancelled:
+        if held is not None and held.step and not held.cancelled:
+            out.append(Send(Paused(ref, held.step, held.steps, held.seconds, None, message)))
+        elif held is not None and not held.cancelled:
             out.append(Send(Failed(ref, code, message, retry, param)))
         return out + self._advance()
 
@@ -331,6 +312,10 @@ class WorkerCore:
             return [Forget(ref.key), *self._advance()]
         if seconds is not None:
             held.seconds, held.cached, held.batch = seconds, cached, batch
+        held.seconds += held.task.spent_s
+        if held.step:
+            self.held[ref.key] = HeldOutput(ref, offer, None, held.step, held.seconds)
+            return [Send(Paused(ref, held.step, held.steps, held.seconds, offer)), *self._advance()]
         self.held[ref.key] = HeldOutput(ref, offer, artifact)
         news = Done(ref, held.seconds, offer, artifact, held.fetch_s, held.via, held.cached, held.batch)
         return [Send(news), *self._advance()]
@@ -349,6 +334,8 @@ class WorkerCore:
         if self.phase != "ready" or self.role != Role(task.model, task.ref.stage):
             return [Send(Returned(task.ref))]
         remote = task.input is not None and not any(isinstance(r, InlineRoute) for r in task.input.routes)
+        if task.input is not None and task.resumed_at and task.input.key in self.held:
+            remote = False  # it was paused here
         if self._light and not remote and not self._line:
             self.tasks[task.ref] = Held(task, COMPUTING, started=True)  # over before word of its start could leave
             return [Compute(task)]
@@ -370,14 +357,25 @@ class WorkerCore:
         held.cancelled = True  # the thread that has it reports, then it ends
         return [Stop(ref)] if held.state == COMPUTING else []
 
+    def _pause(self, ref: TaskRef) -> list[Instruction]:
+        held = self.tasks.get(ref)
+        if held is None or held.cancelled or held.state == PUBLISHING:
+            return []  # what became of it is told already, or will be
+        if self._untouched(held):
+            return [*self._give_up(held), Send(Paused(ref, 0, 0)), *self._advance()]
+        if held.state == FETCHING:
+            held.cancelled = True  # the thread that has it reports, then it ends
+            return [Send(Paused(ref, 0, 0))]
+        return [Suspend(ref)]
+
     def _set_role(self, wish: SetRole) -> list[Instruction]:
         if wish.role == self.role and wish.source == self._source:
             self._next = None
             if self.phase == "ready":
-                return [Send(RoleReady(wish.role, self.load_s))]
+                return [Send(self._ready())]
             if self.phase == "draining":
                 self.phase = "ready"
-                return [Send(RoleReady(wish.role, self.load_s)), *self._advance()]
+                return [Send(self._ready()), *self._advance()]
             return []
         if self.phase == "loading":
             self._next = wish
@@ -386,6 +384,10 @@ class WorkerCore:
             return self._load(wish)
         self._next = wish
         return self._drain()
+
+    def _ready(self) -> RoleReady:
+        """Said again: the role that it asks for is the one we have."""
+        return RoleReady(self.role or Role("", ""), self.load_s, preemptible=self.preemptible)
 
     def _load(self, wish: SetRole) -> list[Instruction]:
         self._next, self._source, self.role, self.phase = None, wish.source, wish.role, "loading"

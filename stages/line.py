@@ -34,6 +34,8 @@ class Held(msgspec.Struct):
     seconds: float = 0.0
     via: Via | None = None
     cached: bool | None = None
+    step: int = 0  # paused after so many of ``steps``
+    steps: int = 0
     batch: int = 1
     beats: int = 0
 

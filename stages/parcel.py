@@ -92,6 +92,11 @@ def seal(parcel: Parcel) -> Parcel:
     return Parcel(parcel.tree, tensors, parcel.buffers)
 
 
+def copied(parcel: Parcel) -> Parcel:
+    """The parcel with buffers of its own."""
+    return Parcel(parcel.tree, parcel.tensors, tuple(memoryview(bytes(b)) for b in parcel.buffers), parcel.sealed)
+
+
 def unpack(parcel: Parcel) -> dict[str, Any]:
     """The tree with a :class:`Leaf` at every tensor. Raises ParcelError when it does not fit its description."""
 

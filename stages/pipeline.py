@@ -11,23 +11,26 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
-import xxhash
 
 from planner.domain import TaskRef
 from stages.batch import Member, run_together, split
 from stages.cache import OutputCache, key_of
 from stages.closet import Closet
-from stages.core import Instruction, Load, WorkerCore
-from stages.models.base import Batching, File, ModelError, RequestError, StageModel
+from stages.core import WorkerCore
+from stages.instructions import Instruction, Load
+from stages.models.base import Batching, BatchJob, File, Job, ModelError, RequestError, StageModel
 from stages.models.registry import choose
-from stages.parcel import Parcel
-from stages.protocol import INLINE_BYTES, Artifact, ModelSource, Offer, Task
+from stages.parcel import Parcel, ParcelError, copied
+from stages.protocol import INLINE_BYTES, Artifact, InlineRoute, ModelSource, Offer, Task
 from stages.recorder import Recorder
-from stages.transport.base import Fetcher, FetchError, Outbox, UploadError
+from stages.storing import Uploader, stored
+from stages.suspended import Suspended
+from stages.transport.base import Fetcher, FetchError, Outbox
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +40,16 @@ Post = Callable[[Completion], None]
 FETCH_DEADLINE_S: Final = 30.0  # and a second for every SLOWEST_BYTES_PER_S; one that stalls ends sooner
 SLOWEST_BYTES_PER_S: Final = 1 << 17
 FETCH_TRIES: Final = 3  # before the stage that made the input has to compute it again
-UPLOAD_DEADLINE_S: Final = 60.0
-UPLOAD_PATIENCE_S: Final = 3600.0
-UPLOAD_PAUSE_S: Final = 1.0
 STEP_NEWS_S: Final = 0.05  # progress is told at most this often
 
 
-class Uploader(Protocol):
-    """How a large artefact gets to the head."""
+@dataclass(frozen=True, slots=True)
+class Pausing:
+    """A task was stopped between two steps; without a snapshot before its first."""
 
-    def upload(self, key: str, data: bytes, checksum: int, deadline_s: float) -> None:
-        """Push and return once it is stored. Raises FetchError."""
+    snapshot: Parcel | None
+    step: int
+    steps: int
 
 
 class Pipeline:
@@ -62,6 +64,7 @@ class Pipeline:
         recorder: Recorder,
         device: str,
         cache: OutputCache | None = None,
+        suspended: Suspended | None = None,
     ) -> None:
         """One thread a fetcher; the last fetcher is the compute thread's, for what is inline."""
         self._post = post
@@ -77,6 +80,8 @@ class Pipeline:
         self._inputs: dict[str, Parcel] = {}
         self._results: dict[str, Parcel | File] = {}
         self._stop: set[str] = set()  # keys of tasks
+        self._pause: set[str] = set()
+        self._suspended = suspended or Suspended()
         self._lines: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
         self._to_fetch: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._threads = [self._start(name) for name in ("compute", "send")]
@@ -115,11 +120,17 @@ class Pipeline:
         """Stop computing it at the next step, or do not begin it."""
         self._stop.add(ref.key)
 
+    def suspend(self, ref: TaskRef) -> None:
+        """Stop computing it at the next step, with a snapshot to go on from."""
+        self._pause.add(ref.key)
+
     def forget(self, key: str) -> None:
         """Drop everything kept under the key."""
+        self._suspended.forget(key)
         self._inputs.pop(key, None)
         self._results.pop(key, None)
         self._stop.discard(key)  # should it have come when there was nothing left to stop
+        self._pause.discard(key)
         self._outbox.drop(key)
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -178,9 +189,13 @@ class Pipeline:
             took = time.monotonic() - begin
             log.info("loaded %s in %.1f s", order.role, took)
             peak = int(getattr(model, "peak_bytes", 0))
-            self._post(lambda core: core.loaded(order.role, took, peak, warm=warm, light=light))
+            preemptible = bool(getattr(model, "preemptible", False))
+            self._post(
+                lambda core: core.loaded(order.role, took, peak, warm=warm, light=light, preemptible=preemptible)
+            )
 
     def _unload(self) -> None:
+        self._suspended.unload()
         if self._model is not None:
             held, self._model, self._light = self._model, None, False
             self._closet.put(*held)
@@ -246,34 +261,46 @@ class Pipeline:
             return
         self._recorder.begin(*(member.task.ref for member in todo))
         try:
-            results = run_together(model, todo, self._stopped, self._tell_steps())
+            results = run_together(
+                model,
+                todo,
+                lambda member, job: self._leaves(member, job, (time.monotonic() - begin) / len(todo)),
+                self._tell_steps(),
+            )
         except Exception as err:  # noqa: BLE001  # boundary: an engine may raise anything
             frames = "".join(traceback.format_tb(err.__traceback__))
             log.warning("a batch of %d raised %s; one by one, then\n%s", len(todo), type(err).__name__, frames)
             return
         finally:
             self._recorder.end()
-        share = (time.monotonic() - begin) / len(todo)
+        took = (time.monotonic() - begin) / len(todo)
         for member, result in results:
             member.over = True
             self._inputs.pop(member.task.ref.key, None)
-            self._made(member.task.ref, result, share, self._remember(member, result), len(todo))
+            self._made(member.task.ref, result, took, self._remember(member, result), len(todo))
 
-    def _stopped(self, member: Member) -> bool:
-        """Whether to go on without it; then the core is told."""
+    def _leaves(self, member: Member, job: BatchJob | None, took: float) -> bool:
+        """Whether the batch goes on without it, because it was stopped or paused; then the core is told."""
         ref = member.task.ref
-        if ref.key not in self._stop:
+        if ref.key in self._stop:
+            self._stop.discard(ref.key)
+            self._post(lambda core: core.stopped(ref))
+        elif job is None or ref.key not in self._pause or not self._pause_member(member, job, took):
             return False
         member.over = True
-        self._stop.discard(ref.key)
-        self._post(lambda core: core.stopped(ref))
         return True
+
+    def _pause_member(self, member: Member, job: BatchJob, took: float) -> bool:
+        at = self._between(member.task.ref, job, 0, lambda: job.snapshot(member.place))
+        if at is not None:
+            self._paused(member.task.ref, at, took)
+        return at is not None
 
     def _fresh(self, member: Member) -> bool:
         """Whether it has to be computed: it is wanted, and its result is not remembered."""
         key = self._cache_key(member.task, member.params)
         remembered = key is not None and self._cache is not None and self._cache.get(key) is not None
-        return not remembered and not self._stopped(member)
+        return not remembered and not self._leaves(member, None, 0.0)
 
     def _remember(self, member: Member, result: Parcel | File) -> bool | None:
         key = self._cache_key(member.task, member.params)
@@ -318,10 +345,13 @@ class Pipeline:
             return
         finally:
             self._recorder.end()
+            self._pause.discard(ref.key)
         took = time.monotonic() - begin
         if result is None:
             self._stop.discard(ref.key)
             self._post(lambda core: core.stopped(ref))
+        elif isinstance(result, Pausing):
+            self._paused(ref, result, took)
         else:
             self._made(ref, result, took, cached)
 
@@ -332,7 +362,14 @@ class Pipeline:
             self._results[ref.key] = result
             self._post(lambda core: core.computed(ref, took, cached, batch))
 
-    def _recall(self, task: Task, begin: float) -> tuple[Parcel | File | None, bool | None]:
+    def _paused(self, ref: TaskRef, at: Pausing, took: float) -> None:
+        if at.snapshot is None:
+            self._post(lambda core: core.untouched(ref))
+        else:
+            self._results[ref.key] = at.snapshot
+            self._post(lambda core: core.paused(ref, at.step, at.steps, took))
+
+    def _recall(self, task: Task, begin: float) -> tuple[Parcel | File | Pausing | None, bool | None]:
         """The result, and whether it was remembered; None where nothing is."""
         params: dict[str, Any] = msgspec.json.decode(task.params)
         key = self._cache_key(task, params)
@@ -355,20 +392,20 @@ class Pipeline:
         ignored = getattr(model, "ignores", None)
         return None if ignored is None else key_of(source, stage, params, task.input, ignored)
 
-    def _run(self, task: Task, params: dict[str, Any], begin: float) -> Parcel | File | None:
+    def _run(self, task: Task, params: dict[str, Any], begin: float) -> Parcel | File | Pausing | None:
         """None: stopped on the way."""
-        if self._model is None:
-            msg = "no model is loaded"
-            raise RuntimeError(msg)
-        inputs = self._inputs.pop(task.ref.key, None) if self._inputs else None
-        if inputs is None and task.input is not None:
-            inputs = self._inline.fetch(task.input, FETCH_DEADLINE_S)
         self._recorder.begin(task.ref)
-        job = self._model[1].start(params, inputs)
-        told = begin
+        job = self._job(task, params)
+        told, first = begin, job.steps_done
         while True:
             if self._stop and task.ref.key in self._stop:
                 return None
+            if (
+                self._pause
+                and task.ref.key in self._pause
+                and (pausing := self._between(task.ref, job, first, job.snapshot)) is not None
+            ):
+                return pausing
             more = job.step()
             if job.total_steps > 1 and (not more or time.monotonic() - told >= STEP_NEWS_S):
                 told = time.monotonic()
@@ -376,6 +413,49 @@ class Pipeline:
                 self._post(lambda core, d=done, t=total: core.stepped(task.ref, d, t))  # type: ignore[misc]
             if not more:
                 return job.finish()
+
+    def _job(self, task: Task, params: dict[str, Any]) -> Job:
+        """Begin the task, or go on with it from where it was paused."""
+        if self._model is None:
+            msg = "no model is loaded"
+            raise RuntimeError(msg)
+        model, source = self._model[1], task.input
+        inputs = self._inputs.pop(task.ref.key, None) if self._inputs else None
+        if source is not None and task.resumed_at:
+            job = self._suspended.take(source.key)
+            return job or model.resume(params, inputs or self._own(source))
+        if inputs is None and source is not None:
+            inputs = self._inline.fetch(source, FETCH_DEADLINE_S)
+        return model.start(params, inputs)
+
+    def _own(self, offer: Offer) -> Parcel:
+        """A snapshot that came in the message, or that we hold ourselves."""
+        if any(isinstance(route, InlineRoute) for route in offer.routes):
+            return self._inline.fetch(offer, FETCH_DEADLINE_S)
+        views = [self._outbox.read(offer.key, i, 0, tensor.nbytes) for i, tensor in enumerate(offer.tensors)]
+        buffers = tuple(view for view in views if view is not None)
+        if len(buffers) < len(views):
+            msg = f"{offer.key} is no longer held here"
+            raise FetchError(msg, gone=True)
+        return Parcel(offer.tree, offer.tensors, buffers)
+
+    def _between(
+        self, ref: TaskRef, job: Job | BatchJob, first: int, snapshot_of: Callable[[], Parcel]
+    ) -> Pausing | None:
+        """Pause the job, which is between two steps; None: it goes on, and the core is told why."""
+        self._pause.discard(ref.key)
+        if job.steps_done == first:
+            return Pausing(None, first, job.total_steps)
+        try:
+            snapshot = self._suspended.fitting(snapshot_of())
+        except ParcelError as err:
+            why = str(err)
+            self._post(lambda core: core.pause_refused(ref, why))
+            return None
+        if self._device == "cpu":  # its tensors are the job's, which may go on with them
+            snapshot = copied(snapshot)
+        self._suspended.put(ref.key, snapshot, job)
+        return Pausing(snapshot, job.steps_done, job.total_steps)
 
     def _publish(self, ref: TaskRef) -> None:
         result = self._results.pop(ref.key, None)
@@ -398,7 +478,7 @@ class Pipeline:
             self._stop.discard(ref.key)  # a cancel that came after the last step
         try:
             if isinstance(result, File):
-                artifact = self._store(ref, result)
+                artifact = stored(ref, result, self._uploader, lambda: ref.key not in self._stop)
             else:
                 offer = self._outbox.offer(ref.key, result)
         except Exception as err:  # boundary: no transport may take the worker down
@@ -406,27 +486,6 @@ class Pipeline:
             self._fail(ref, "publish", f"{type(err).__name__}: {err}", retry=True)
             return
         self._post(lambda core: core.published(ref, offer, artifact, seconds, cached, batch))
-
-    def _store(self, ref: TaskRef, file: File) -> Artifact:
-        checksum = xxhash.xxh3_64_intdigest(file.data)
-        if len(file.data) <= INLINE_BYTES:
-            return Artifact(file.mime, len(file.data), checksum, file.data)
-        self._upload(ref, file.data, checksum)
-        return Artifact(file.mime, len(file.data), checksum)
-
-    def _upload(self, ref: TaskRef, data: bytes, checksum: int) -> None:
-        """Until it is stored: a head that restarts or whose disk is full will take it later, and nobody else has it."""
-        patience_end = time.monotonic() + UPLOAD_PATIENCE_S
-        while True:
-            try:
-                self._uploader.upload(ref.key, data, checksum, UPLOAD_DEADLINE_S)
-            except UploadError as err:
-                if ref.key in self._stop or time.monotonic() > patience_end:
-                    raise
-                log.warning("the head does not take the file of %s yet: %s", ref.request, err)
-                time.sleep(UPLOAD_PAUSE_S)
-            else:
-                return
 
     def _fail(self, ref: TaskRef, code: str, message: str, *, retry: bool, param: str | None = None) -> None:
         self._stop.discard(ref.key)

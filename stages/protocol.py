@@ -115,6 +115,8 @@ class Task(msgspec.Struct, frozen=True):
     attempt: int
     params: bytes  # JSON object, validated by the gateway; what the stages make of it is the adapter's business
     input: Offer | None = None  # the previous stage's output; for the first stage an uploaded input, if any
+    resumed_at: int = 0  # not 0: ``input`` is a snapshot of this stage, taken after so many steps
+    spent_s: float = 0.0  # of compute that is in the snapshot; what is told of the task later includes it
     batch: Batch | None = None  # None: computed alone
 
 
@@ -129,11 +131,13 @@ class HeldTask(msgspec.Struct, frozen=True, array_like=True):
 
 
 class HeldOutput(msgspec.Struct, frozen=True):
-    """A finished output the worker still holds, as told in a Hello."""
+    """A finished output the worker still holds, as told in a Hello; or the snapshot of a task paused after ``step`` steps."""
 
     ref: TaskRef
     offer: Offer | None = None
     artifact: Artifact | None = None
+    step: int = 0  # 0: it is finished
+    seconds: float = 0.0  # that the steps took
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -151,6 +155,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     load_s: float = 0.0
     tasks: tuple[HeldTask, ...] = ()
     held: tuple[HeldOutput, ...] = ()
+    preemptible: bool = False
 
 
 class Holding(msgspec.Struct, frozen=True, tag="holding"):
@@ -168,13 +173,15 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
 class RoleReady(msgspec.Struct, frozen=True, tag="ready"):
     """Weights are loaded; tasks may come. ``load_s`` is measured; ``peak_bytes`` on the device after loading.
 
-    ``warm``: the weights lay in the host's memory, where an earlier switch had left them.
+    ``warm``: the weights lay in the host's memory, where an earlier switch had left them. ``preemptible``: its tasks go in
+    steps and can be paused between them.
     """
 
     role: Role
     load_s: float
     peak_bytes: int = 0
     warm: bool = False
+    preemptible: bool = False
 
 
 class RoleFailed(msgspec.Struct, frozen=True, tag="role_failed"):
@@ -250,12 +257,46 @@ class Returned(msgspec.Struct, frozen=True, tag="returned"):
     ref: TaskRef
 
 
+class Paused(msgspec.Struct, frozen=True, tag="paused"):
+    """The task was stopped after ``step`` of ``total`` steps. ``offer``: the snapshot to resume it from, here or elsewhere.
+
+    Without one the task begins anew from its input: no step was computed, or the snapshot could not be kept (``why``).
+    """
+
+    ref: TaskRef
+    step: int
+    total: int
+    seconds: float = 0.0
+    offer: Offer | None = None
+    why: str = ""
+
+
+class PauseRefused(msgspec.Struct, frozen=True, tag="pause_refused"):
+    """The task goes on: its loop cannot be taken apart, or there is no room for its snapshot."""
+
+    ref: TaskRef
+    why: str
+
+
 class Drained(msgspec.Struct, frozen=True, tag="drained"):
     """Nothing runs and nothing is held any more."""
 
 
 WorkerMessage = (
-    Hello | Holding | Beat | RoleReady | RoleFailed | Started | Step | Done | Failed | InputLost | Returned | Drained
+    Hello
+    | Holding
+    | Beat
+    | RoleReady
+    | RoleFailed
+    | Started
+    | Step
+    | Done
+    | Failed
+    | InputLost
+    | Returned
+    | Paused
+    | PauseRefused
+    | Drained
 )
 
 # --- head → worker -----------------------------------------------------------------------------------------------
@@ -290,6 +331,12 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     ref: TaskRef
 
 
+class Pause(msgspec.Struct, frozen=True, tag="pause"):
+    """Stop at the next step boundary, keep a snapshot, answer Paused; if it has not begun, hand it back. Or PauseRefused."""
+
+    ref: TaskRef
+
+
 class Release(msgspec.Struct, frozen=True, tag="release"):
     """These outputs are no longer needed."""
 
@@ -317,7 +364,7 @@ class Reach(msgspec.Struct, frozen=True, tag="reach"):
     relay: bool = False
 
 
-HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Release | Drain | Peers | Reach
+HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Pause | Release | Drain | Peers | Reach
 
 # --- agent ↔ head ------------------------------------------------------------------------------------------------
 

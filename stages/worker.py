@@ -23,8 +23,8 @@ import zmq
 
 from stages.boot import WorkerBoot
 from stages.cache import OutputCache
-from stages.core import (
-    MAX_FETCHES,
+from stages.core import MAX_FETCHES, WorkerCore
+from stages.instructions import (
     AllowPeers,
     Compute,
     Fetch,
@@ -35,8 +35,8 @@ from stages.core import (
     Send,
     SetReach,
     Stop,
+    Suspend,
     Unload,
-    WorkerCore,
 )
 from stages.link import Link
 from stages.pipeline import Completion, Pipeline, shm_worker_dir
@@ -212,7 +212,7 @@ class Worker:
             done = {message.ref for message in outgoing if isinstance(message, Done)}
             self.link.send([m for m in outgoing if not (isinstance(m, Started) and m.ref in done)])
 
-    def _perform(self, instructions: list[Instruction]) -> None:  # noqa: C901  # a table
+    def _perform(self, instructions: list[Instruction]) -> None:  # noqa: C901, PLR0912  # a table
         for instruction in instructions:
             match instruction:
                 case Send(message=message):
@@ -227,6 +227,8 @@ class Worker:
                     self.pipeline.publish(ref)
                 case Stop(ref=ref):
                     self.pipeline.stop_task(ref)
+                case Suspend(ref=ref):
+                    self.pipeline.suspend(ref)
                 case Forget(key=key):
                     self.pipeline.forget(key)
                 case Load():

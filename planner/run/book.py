@@ -27,6 +27,7 @@ class Limits(msgspec.Struct, frozen=True):
     stall_s: float = 1800.0  # a worker whose task neither starts nor moves for this long is condemned
     steal_after_s: float = 0.5  # a task waiting behind another for this long may move to an idle worker
     transit_s: float = 1.0  # so long a task may be on its way to a worker that does not know of it yet
+    max_pauses: int = 8  # of a request; then it runs to its end
     min_window: int = 4  # finished outputs that may wait in front of a stage, at least
     batch: int = 1  # tasks that a worker may compute at once
     batch_wait_s: float = 0.0  # so long a task may wait for others while a worker idles
@@ -40,14 +41,22 @@ class Output(msgspec.Struct, frozen=True):
     handle: Any
 
 
+class Snapshot(Output, frozen=True):
+    """A stage paused after ``step`` steps, which took ``seconds``."""
+
+    step: int
+    seconds: float
+
+
 class Lease(msgspec.Struct):
-    """A task out with a worker."""
+    """A task out with a worker. ``pausing``: it was told to stop it between two steps."""
 
     ref: TaskRef
     worker: str
     assigned_s: float
     touched_s: float
     started: bool = False
+    pausing: bool = False
     batch: Batch | None = None
 
 
@@ -80,6 +89,18 @@ class Request(msgspec.Struct):
     started_s: float | None = None
     step: int = 0
     steps: int = 0
+    snapshot: Snapshot | None = None  # of the stage that it is at, or will be
+    pauses: int = 0
+
+    @property
+    def resumable(self) -> Snapshot | None:
+        """The snapshot of the stage that it is at."""
+        return self.snapshot if self.snapshot is not None and self.snapshot.ref.stage == self.stages[self.at] else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is what its stage needs to begin, or to go on."""
+        return self.at == 0 or self.at - 1 in self.outputs or self.resumable is not None
 
     @property
     def role(self) -> Role:
@@ -205,15 +226,18 @@ class Book:
     def _assign(self, request: Request, worker: Worker, now: float) -> None:
         self._epoch += 1
         ref = TaskRef(request.id, request.stages[request.at], self._epoch)
-        shares = self.limits.batch > 1 and request.sociable
+        shares = self.limits.batch > 1 and request.sociable and request.resumable is None
         batch = Batch(request.alike, self.limits.batch) if shares else None
         request.lease, request.waiting_s = Lease(ref, worker.id, now, now, batch=batch), None
         worker.leases[request.id] = ref.epoch
         self._pool(worker.role).place(worker)
-        source = request.input if request.at == 0 else request.outputs[request.at - 1].handle
-        self._out.append(
-            Assign(worker.id, ref, request.model, len(request.evidence) + 1, request.payload, source, batch)
-        )
+        attempt, snapshot = len(request.evidence) + 1, request.resumable
+        if snapshot is not None:
+            source, at, spent = snapshot.handle, snapshot.step, snapshot.seconds
+        else:
+            source = request.input if request.at == 0 else request.outputs[request.at - 1].handle
+            at, spent = 0, 0.0
+        self._out.append(Assign(worker.id, ref, request.model, attempt, request.payload, source, at, spent, batch))
 
     def _current(self, worker_id: str, ref: TaskRef) -> Request | None:
         request = self.requests.get(ref.request)
@@ -258,10 +282,23 @@ class Book:
             worker.outputs.pop(output.ref.key, None)
             self._out.append(Release(output.worker, output.ref.key))
 
+    def _drop_snapshot(self, request: Request) -> None:
+        """It is of no use any more."""
+        if request.snapshot is not None:
+            self._release(request.snapshot)
+            request.snapshot = None
+
+    def _discard_waiting(self, request: Request) -> None:
+        waiting = self._waiting.get(request.role)
+        if waiting is not None:
+            waiting.discard(request.id)
+
     def _output_gone(self, request_id: str, key: str) -> None:
         request = self.requests.get(request_id)
         if request is None:
             return
+        if request.snapshot is not None and request.snapshot.ref.key == key:
+            request.snapshot = None
         for index, output in list(request.outputs.items()):
             if output.ref.key == key and (request.publishing is None or index < request.at):
                 del request.outputs[index]
@@ -271,10 +308,11 @@ class Book:
             self._rewind(request)
 
     def _rewind(self, request: Request) -> None:
-        """Queue for the furthest stage whose input still exists."""
-        while request.at > 0 and request.at - 1 not in request.outputs:
+        """Queue for the furthest stage whose input, or snapshot, still exists."""
+        while not request.ready:
             request.at -= 1
-        request.step = request.steps = 0
+        snapshot = request.resumable
+        request.step, request.steps = (snapshot.step, request.steps) if snapshot is not None else (0, 0)
         self._enqueue(request)
 
     def _lease_lost(self, request: Request, lease: Lease, why: str, *, charged: bool) -> None:
@@ -312,9 +350,8 @@ class Book:
         self._forget(request)
 
     def _forget(self, request: Request) -> None:
-        waiting = self._waiting.get(request.role)
-        if waiting is not None:
-            waiting.discard(request.id)
+        self._discard_waiting(request)
+        self._drop_snapshot(request)
         for output in request.outputs.values():
             self._release(output)
         self._on_hold.pop(request.id, None)

@@ -62,6 +62,7 @@ class Worker(msgspec.Struct):
     prefetch: int
     seen_s: float
     draining: bool = False
+    preemptible: bool = False  # its tasks can be paused between two steps
     leases: dict[str, int] = msgspec.field(default_factory=dict)
     outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id
     computing: TaskRef | None = None  # what it started last: it computes one task at a time

@@ -25,11 +25,22 @@ class Assign(msgspec.Struct, frozen=True):
     attempt: int
     payload: bytes
     input: Any
+    resumed_at: int = (
+        0  # not 0: ``input`` is a snapshot after so many steps, in which lie ``spent_s`` seconds of compute
+    )
+    spent_s: float = 0.0
     batch: Batch | None = None
 
 
 class CancelTask(msgspec.Struct, frozen=True):
     """Tell a worker to forget a task."""
+
+    worker: str
+    ref: TaskRef
+
+
+class PauseTask(msgspec.Struct, frozen=True):
+    """Tell a worker to stop a task at the next step boundary, and to keep a snapshot of it."""
 
     worker: str
     ref: TaskRef
@@ -69,4 +80,4 @@ class Condemn(msgspec.Struct, frozen=True):
     why: str
 
 
-Effect = Assign | CancelTask | Release | Publish | Finish | Condemn
+Effect = Assign | CancelTask | PauseTask | Release | Publish | Finish | Condemn

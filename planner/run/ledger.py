@@ -13,12 +13,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from planner.domain import Role, TaskRef
-from planner.run.book import LAST_WORDS, Book, Lease, Output, Request
+from planner.run.book import LAST_WORDS, Lease, Output, Request
 from planner.run.dispatch import Worker
-from planner.run.effects import Attempt, Condemn, Effect, Publish
+from planner.run.effects import Attempt, Condemn, Effect, PauseTask, Publish
+from planner.run.pauses import Pauses
 
 
-class Ledger(Book):
+class Ledger(Pauses):
     """Call events, then collect :meth:`effects`."""
 
     # --- requests ---------------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class Ledger(Book):
 
     # --- workers ----------------------------------------------------------------------------------------------
 
-    def worker_ready(self, worker_id: str, role: Role, prefetch: int, now: float) -> None:
+    def worker_ready(self, worker_id: str, role: Role, prefetch: int, now: float, *, preemptible: bool = False) -> None:
         """A worker has loaded a role and grants credit. What it made in an earlier role it still holds."""
         known = self.workers.get(worker_id)
         if known is not None and known.role != role:
@@ -89,7 +90,7 @@ class Ledger(Book):
             known = Worker(worker_id, role, prefetch, now, batch=self.limits.batch)
             self.workers[worker_id] = known
         known.seen_s = now
-        known.draining = False
+        known.draining, known.preemptible = False, preemptible
         self._pool(role).place(known)
         self._dirty[role] = None
 
@@ -133,9 +134,16 @@ class Ledger(Book):
                 self._lease_lost(request, lease, why, charged=suspect and len(blamed) == 1)
 
     def resync(
-        self, worker_id: str, tasks: Sequence[tuple[TaskRef, bool]], outputs: Sequence[tuple[TaskRef, Any]], now: float
+        self,
+        worker_id: str,
+        tasks: Sequence[tuple[TaskRef, bool]],
+        outputs: Sequence[tuple[TaskRef, Any]],
+        now: float,
+        snapshots: Sequence[tuple[TaskRef, Any, int, float]] = (),
     ) -> None:
         """The worker restated what it holds. ``tasks``: (ref, started); ``outputs``: (ref, handle) of non-final stages.
+
+        ``snapshots``: (ref, handle, steps done, seconds that they took) of paused tasks.
 
         What we thought it had and it has not is given to others; what it has and we do not want it told to forget.
         """
@@ -145,25 +153,33 @@ class Ledger(Book):
         worker.seen_s = now
         for ref, handle in outputs:
             self._claim_output(worker, ref, handle)
+        for ref, handle, step, seconds in snapshots:
+            self._claim_snapshot(worker, ref, handle, step, seconds)
         for ref, started in tasks:
             self._claim_task(worker, ref, started, now)
-        told = {ref for ref, _ in tasks} | {ref for ref, _ in outputs}
+        told = {ref for ref, _ in (*tasks, *outputs)} | {ref for ref, *_ in snapshots}
+        self._agree_on_leases(worker, told, now)
+        kept = {ref.key for ref, _ in outputs} | {ref.key for ref, *_ in snapshots}
+        for key, request_id in list(worker.outputs.items()):
+            if key not in kept:
+                del worker.outputs[key]
+                self._output_gone(request_id, key)
+        self._pool(worker.role).place(worker)
+
+    def _agree_on_leases(self, worker: Worker, told: set[TaskRef], now: float) -> None:
+        """What it did not name it does not have; what it was to pause it may not have heard of."""
         for request_id in list(worker.leases):
             lease = self.requests[request_id].lease
+            if lease is not None and lease.pausing and lease.ref in told:
+                self._out.append(PauseTask(worker.id, lease.ref))  # it may not have heard of it
             if lease is not None and lease.ref not in told:
-                self._refuse(worker_id, lease.ref)  # it may still be on its way there
+                self._refuse(worker.id, lease.ref)  # it may still be on its way there
                 request = self.requests[request_id]
                 if now - lease.assigned_s > self.limits.transit_s:
                     self._lease_lost(request, lease, "the worker does not have it", charged=False)
                 else:
                     self._unlease(request)
                     self._rewind(request)
-        kept = {ref.key for ref, _ in outputs}
-        for key, request_id in list(worker.outputs.items()):
-            if key not in kept:
-                del worker.outputs[key]
-                self._output_gone(request_id, key)
-        self._pool(worker.role).place(worker)
 
     # --- progress ---------------------------------------------------------------------------------------------
 
@@ -179,6 +195,9 @@ class Ledger(Book):
             request.started_s = now
         for index in [i for i in request.outputs if i < request.at - 1]:
             self._release(request.outputs.pop(index))
+        holder = self.workers.get(request.snapshot.worker) if request.snapshot is not None else None
+        if holder is not None and holder.draining and holder.id != worker_id:
+            self._drop_snapshot(request)  # it goes as soon as nobody needs it
 
     def stepped(self, worker_id: str, ref: TaskRef, step: int, steps: int, now: float) -> None:
         """A denoise step was computed."""
@@ -190,7 +209,9 @@ class Ledger(Book):
     def source_of(self, ref: TaskRef) -> str | None:
         """The worker that holds the input of a task that is out; None for the first stage's."""
         request = self.requests.get(ref.request)
-        output = request.outputs.get(request.at - 1) if request is not None else None
+        if request is None:
+            return None
+        output = request.resumable or request.outputs.get(request.at - 1)
         return output.worker if output is not None else None
 
     def done(self, worker_id: str, ref: TaskRef, result: Any, seconds: float, fetch_s: float = 0.0) -> bool:
@@ -211,6 +232,7 @@ class Ledger(Book):
             worker.observe(seconds, fetch_s)
             worker.outputs[ref.key] = request.id
         self._unlease(request)
+        self._drop_snapshot(request)
         output = Output(worker_id, ref, result)
         request.step = request.steps = 0
         request.outputs[request.at] = output
@@ -232,6 +254,7 @@ class Ledger(Book):
         if request is None:
             return
         self._unlease(request)
+        self._drop_snapshot(request)  # should it be what the try failed of
         if retry:
             self._charge(request, worker_id, ref, code, message)
         else:
@@ -247,6 +270,8 @@ class Ledger(Book):
         before = request.outputs.get(request.at - 1)
         if before is not None and before.ref.key == key:
             self._release(request.outputs.pop(request.at - 1))
+        if request.snapshot is not None and request.snapshot.ref.key == key:
+            self._drop_snapshot(request)
         self._lose(request, worker_id, ref.stage, f"input lost: {message}")
 
     def returned(self, worker_id: str, ref: TaskRef) -> None:
@@ -323,9 +348,9 @@ class Ledger(Book):
             self._move_past(request, index, ref)
 
     def _move_past(self, request: Request, index: int, ref: TaskRef) -> None:
-        waiting = self._waiting.get(request.role)
-        if waiting is not None:
-            waiting.discard(request.id)
+        self._discard_waiting(request)
+        if request.snapshot is not None and request.stages.index(request.snapshot.ref.stage) <= index:
+            self._drop_snapshot(request)
         if index == len(request.stages) - 1:
             request.at, request.publishing = index, ref
             self._out.append(Publish(ref, request.outputs[index].handle, len(request.evidence) + 1))
@@ -352,9 +377,7 @@ class Ledger(Book):
             self._refuse(worker.id, ref)
             return
         self._revoke(request)
-        waiting = self._waiting.get(request.role)
-        if waiting is not None:
-            waiting.discard(request.id)
+        self._discard_waiting(request)
         request.at = index
         request.lease = Lease(ref, worker.id, now, now, started)
         worker.leases[request.id] = ref.epoch
@@ -375,8 +398,7 @@ class Ledger(Book):
                 self.worker_lost(worker.id, why)
                 return
             waited = position > 0 and not lease.started and now - lease.assigned_s > self.limits.steal_after_s
-            has_input = request.at == 0 or request.at - 1 in request.outputs
-            if waited and has_input and self.queued(worker.role) == 0 and self._idle(worker.role, request.blamed):
+            if waited and request.ready and self.queued(worker.role) == 0 and self._idle(worker.role, request.blamed):
                 self._revoke(request)
                 self._enqueue(request)
                 self._dispatch(worker.role, now)

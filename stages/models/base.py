@@ -84,8 +84,21 @@ class Job(Protocol):
         """The stage's result, after the last step: a Parcel for the next stage, a File from the last one."""
 
 
+@runtime_checkable
+class Suspendable(Job, Protocol):
+    """A job that can wait on the device while its stage computes others. Optional: without it one resumes from a snapshot."""
+
+    def suspend(self) -> None:
+        """At a step boundary: put aside what it shares with other jobs of the stage (a scheduler's state …)."""
+
+    def revive(self) -> None:
+        """Put that back; the next ``step`` goes on as if nothing had been between."""
+
+
 class StageModel(Protocol):
     """One loaded stage.
+
+    A stage whose jobs can be paused between steps says so by an attribute ``preemptible``.
 
     Where its output is a function of ``params`` and ``inputs`` alone, the stage may have an attribute ``ignores``: the
     request fields (the seed …) that the output does not depend on. The worker then computes equal requests only once.

@@ -5,6 +5,7 @@ the block called ``denoise`` is the encode stage, everything after it the decode
 the next follows from the declarations: what later stages take as input.
 """
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,6 +109,11 @@ def select_workflow(blocks: Any, workflow: str) -> Any:
 def is_loop(block: Any) -> bool:
     """Whether the block is a loop over its sub-blocks."""
     return isinstance(block, LoopSequentialPipelineBlocks)
+
+
+def steps_in_order(loop: Any) -> bool:
+    """Whether the loop goes through its timesteps one by one, as its blocks' arguments tell; else it goes through chunks."""
+    return all({"i", "t"} <= inspect.signature(block.__call__).parameters.keys() for block in loop.sub_blocks.values())
 
 
 def _leaves(blocks: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

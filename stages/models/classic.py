@@ -1,5 +1,6 @@
 """Serving families that have only a classic pipeline, one stage at a time (see :mod:`stages.models.families`)."""
 
+import copy
 import gc
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,6 +66,7 @@ class ClassicStage:
         self.pipe = pipe
         self.device = device
         self.peak_bytes = peak_bytes(device)
+        self.preemptible = stage == STAGES[1]
 
     @torch.no_grad()
     def start(self, params: dict[str, Any], inputs: Parcel | None) -> Job:
@@ -153,6 +155,7 @@ class DenoiseJob:
         self._values = values
         self.steps_done = steps_done
         self.total_steps = len(values["timesteps"])
+        self._scheduler: dict[str, Any] = {}
 
     @torch.no_grad()
     def step(self) -> bool:
@@ -160,6 +163,15 @@ class DenoiseJob:
         self._model.family.step(self._model.pipe, self._values, self.steps_done)
         self.steps_done += 1
         return self.steps_done < self.total_steps
+
+    def suspend(self) -> None:
+        """Put the scheduler's state aside: all jobs of the stage share it."""
+        self._scheduler = copy.deepcopy(dict(scheduler_state(self._model.pipe.scheduler)))
+
+    def revive(self) -> None:
+        """Bring the scheduler back to where this job left it."""
+        vars(self._model.pipe.scheduler).update(self._scheduler)
+        self._scheduler = {}
 
     def snapshot(self) -> Parcel:
         """The loop's values and the scheduler's state."""

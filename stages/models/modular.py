@@ -4,6 +4,7 @@ No family is named here: stages, components and wire follow from what the pipeli
 (:mod:`stages.models.blocks`), the loop is driven step by step (:mod:`stages.models.stepper`).
 """
 
+import copy
 import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from stages.models import batch, experts
 from stages.models import snapshot as snapshots
 from stages.models.base import File, Job, ModelCard, ModelError, RequestError, StageModel
-from stages.models.blocks import StagePlan, open_pipeline, plan_stage
+from stages.models.blocks import StagePlan, is_loop, open_pipeline, plan_stage, steps_in_order
 from stages.models.cards import EXPERTS, INDEX, STAGES, read_card, read_config
 from stages.models.checks import check, input_image
 from stages.models.guidance import Guidance
@@ -85,6 +86,7 @@ class ModularStage:
         self.pipeline = pipeline
         self.peak_bytes = peak_bytes(device)
         self.ignores = _ignored(plan)
+        self.preemptible = any(is_loop(block) and steps_in_order(block) for _, block in plan.leaves)
         self._guidance = Guidance(pipeline)
 
     def start(self, params: dict[str, Any], inputs: Parcel | None) -> Job:
@@ -136,6 +138,10 @@ class ModularStage:
         snapshots.restore(stepper, snapshot, self.device)
         return self._job(params, initial, stepper)
 
+    def guide(self, params: dict[str, Any]) -> None:
+        """Have the pipeline guide as the request wants."""
+        self._guidance.apply(params, keep_negative=self.plan.stage == STAGES[0] and self.plan.needs_negative)
+
     def park(self) -> None:
         """Keep the weights in the host's memory only."""
         self.pipeline.to("cpu")
@@ -160,7 +166,7 @@ class ModularStage:
 
     def _initial(self, params: dict[str, Any]) -> dict[str, Any]:
         """Set the request's guidance, and collect the values it begins with."""
-        self._guidance.apply(params, keep_negative=self.plan.stage == STAGES[0] and self.plan.needs_negative)
+        self.guide(params)
         initial = initial_values(self.plan, params, self.card)
         if self._guidance.present:
             initial.pop("guidance_scale", None)
@@ -175,6 +181,7 @@ class ModularJob:
         self._params = params
         self._initial = initial
         self._stepper = stepper
+        self._scheduler: dict[str, Any] = {}
 
     @property
     def total_steps(self) -> int:
@@ -193,6 +200,19 @@ class ModularJob:
     def snapshot(self) -> Parcel:
         """State of blocks, scheduler and generator. Raises ParcelError for a loop that cannot be taken apart."""
         return snapshots.take(self._stepper, self._model.device)
+
+    def suspend(self) -> None:
+        """Put the scheduler's state aside: all jobs of the stage share it."""
+        self._scheduler = copy.deepcopy(dict(snapshots.scheduler_state(self._model.pipeline.scheduler)))
+
+    def revive(self) -> None:
+        """Bring guidance and scheduler back to where this job left them."""
+        self._model.guide(self._params)
+        scheduler = vars(self._model.pipeline.scheduler)
+        scheduler.update(copy.deepcopy(self._scheduler))  # the loop's beginning may look at it
+        self._stepper.enter()
+        scheduler.update(self._scheduler)  # and may have changed it
+        self._scheduler = {}
 
     def finish(self) -> Parcel | File:
         """What later stages need; from decode the finished file."""

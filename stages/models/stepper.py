@@ -70,6 +70,13 @@ class Stepper:
             setattr(self.block_state, name, value)
         self.steps_done = steps_done
 
+    @torch.no_grad()
+    def enter(self) -> None:
+        """Before the next step of a loop that waited while another ran on the same pipeline: its own beginning, again."""
+        mine, total, end = self.block_state, self.total_steps, self._end
+        self._catch()  # what the loop does to its components
+        self.block_state, self.total_steps, self._end = mine, total, end
+
     def stop_at(self, step: int) -> None:
         """Leave the steps from this one on to another stage. With none left ``step`` does nothing."""
         self._end = step

@@ -117,6 +117,7 @@ class SyntheticStage:
         self.peak_bytes = int(options.weights_gib * (1 << 30))
         self.light = not (options.seconds or options.seconds_per_step) and made <= INLINE_BYTES
         self.ignores = frozenset({"seed"}) if name == DEFAULT_STAGES[0] and not last else None
+        self.preemptible = options.steps > 1 or options.seconds_per_step is not None
         self._salt = name.encode()
         self._weights = b"\x01" * self.peak_bytes if options.allocate else b""
         if options.load_s:
@@ -206,6 +207,13 @@ class SyntheticJob:
         """A step is over. True while more remain."""
         self.steps_done += 1
         return self.steps_done < self.total_steps
+
+    def suspend(self) -> None:
+        """Nothing is shared."""
+
+    def revive(self) -> None:
+        """The next step begins now."""
+        self._due_s = time.monotonic()
 
     def snapshot(self) -> Parcel:
         """The digest of the input and the steps done."""

@@ -51,6 +51,9 @@ class Outbox(Protocol):
     def drop(self, key: str) -> None:
         """Free it. Unknown keys are ignored."""
 
+    def read(self, key: str, index: int, offset: int, length: int) -> memoryview | None:
+        """Bytes of a tensor that is kept; None when it is not."""
+
     def held_bytes(self) -> int:
         """Bytes kept at present."""
 

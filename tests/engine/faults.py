@@ -15,6 +15,8 @@ def draw(world: World, *, most: int = 7) -> None:
     rng = world.clockwork.rng
     world.clockwork.at(BEGIN_S, lambda: _set_faulty(world, faulty=True))
     world.clockwork.at(END_S, lambda: _set_faulty(world, faulty=False))
+    for _ in range(rng.randint(0, 2)):
+        world.clockwork.at(rng.uniform(BEGIN_S, END_S / 2), partial(pause_some, world))
     for _ in range(rng.randint(1, most)):
         fault = rng.choices([f for f, _ in FAULTS], [weight for _, weight in FAULTS])[0]
         world.clockwork.at(rng.uniform(BEGIN_S, END_S), partial(fault, world))
@@ -167,6 +169,31 @@ def cancel_some(world: World) -> None:
         world.cancel(item)
 
 
+def pause_some(world: World) -> None:
+    """Whatever is out with workers, paused; often again and again."""
+    head, rng = world.head, world.clockwork.rng
+    if head is None or head.asleep:
+        return
+    leased = sorted(request.id for request in head.ledger.requests.values() if request.lease is not None)
+    for item in rng.sample(leased, min(3, len(leased))):
+        if head.ledger.pause(item):
+            world.say(f"pause {item}")
+    head.engine.act()
+    head.turn_over()
+    if rng.random() < 0.8:
+        world.clockwork.after(rng.choice((0.05, 0.4, 1.5)), partial(pause_some, world))
+
+
+def kill_holder(world: World) -> None:
+    """A worker that holds a snapshot."""
+    requests = world.head.ledger.requests.values() if world.head is not None else ()
+    holders = sorted({request.snapshot.worker for request in requests if request.snapshot is not None})
+    for proc in (world.procs[name] for name in holders[:1] if name in world.procs):
+        if proc.alive and _bearable(world, proc):
+            world.say(f"kill -9 {proc.id}, which holds a snapshot")
+            proc.die(-9)
+
+
 def scale(world: World) -> None:
     rng = world.clockwork.rng
     role: Role = rng.choice(list(world.wanted))
@@ -241,4 +268,6 @@ FAULTS: list[tuple[Fault, int]] = [
     (scale, 2),
     (rebalance, 4),
     (kill_switching, 2),
+    (pause_some, 6),
+    (kill_holder, 3),
 ]

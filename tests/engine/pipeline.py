@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from planner.domain import TaskRef
-from stages import core as do
+from stages import instructions as do
 from stages.core import WorkerCore
 from stages.link import SEQ_BYTES, Counter, frames_of
 from stages.protocol import Artifact, HeadMessage, InlineRoute, Offer, Task, WorkerMessage, ZmqRoute
@@ -47,6 +47,7 @@ class Proc:
         self._outgoing: list[WorkerMessage] = []
         self._put_off: list[Callable[[], None]] = []
         self._stop: set[TaskRef] = set()
+        self._pause: set[TaskRef] = set()
         self._line: list[list[Task]] = []  # of the compute thread: groups that are computed at once
         self._seconds: dict[TaskRef, float] = {}
         self._sender_free_s = 0.0
@@ -136,6 +137,8 @@ class Proc:
                     self._queue_publish(ref)
                 case do.Stop(ref=ref):
                     self._stop.add(ref)
+                case do.Suspend(ref=ref):
+                    self._pause.add(ref)
                 case do.Forget(key=key):
                     for place in (self.inputs, self.results, self.outbox):
                         place.pop(key, None)
@@ -151,7 +154,8 @@ class Proc:
         if self.world.faulty and rng.random() < 0.05:
             self.later(took, lambda: self.perform(self.core.load_failed(order.role, "no memory", fatal=False)))
         else:
-            self.later(took, lambda: self.perform(self.core.loaded(order.role, took, 0)))
+            steps = order.role.stage == "denoise"
+            self.later(took, lambda: self.perform(self.core.loaded(order.role, took, 0, preemptible=steps)))
 
     def _fetch(self, task: Task, deadline: float) -> None:
         assert task.input is not None
@@ -219,6 +223,8 @@ class Proc:
         self, group: list[Task], doomed: list[Task], seconds: float, steps: int, done: int, doomed_at: int
     ) -> None:
         self._leave(group)
+        if done < steps:
+            self._leave_paused(group, done, steps, seconds)
         if not group:
             self._next()
             return
@@ -242,25 +248,43 @@ class Proc:
         if not self.stalled:
             self.later(seconds / steps, lambda: self._batch_step(group, doomed, seconds, steps, done + 1, doomed_at))
 
+    def _leave_paused(self, group: list[Task], done: int, steps: int, seconds: float) -> None:
+        for task in [task for task in group if task.ref in self._pause]:
+            self._pause.discard(task.ref)
+            group.remove(task)
+            if done:
+                self.results[task.ref.key] = b"%d|%b" % (done, self._given(task))
+                spent = seconds * done / steps / (len(group) + 1)
+                self._mail(lambda ref=task.ref, s=spent: self.core.paused(ref, done, steps, s))  # type: ignore[misc]
+            else:
+                self._mail(lambda ref=task.ref: self.core.untouched(ref))  # type: ignore[misc]
+
     def _given(self, task: Task) -> bytes:
         if task.input is None:
             return b""
         route = task.input.routes[0]
-        return route.data if isinstance(route, InlineRoute) else self.inputs.pop(task.ref.key)
+        here = self.outbox.get(task.input.key, b"") if task.resumed_at else b""  # it was paused here
+        return route.data if isinstance(route, InlineRoute) else self.inputs.pop(task.ref.key, here)
 
     def _compute(self, task: Task) -> None:
         nature, stage = self.world.nature(task.ref.request), task.ref.stage
         given = self._given(task)
         seconds = self.world.seconds(stage, task.ref.request)
         steps = 4 if stage == "denoise" else 1
-        doomed_at = self.world.clockwork.rng.randrange(steps) if stage == nature.fails_in else -1
-        self._step(task, given, seconds, steps, 0, doomed_at)
+        doomed_at = self.world.clockwork.rng.randrange(task.resumed_at, steps) if stage == nature.fails_in else -1
+        if task.resumed_at:
+            self.world.resumed += 1
+            assert given.startswith(b"%d|" % task.resumed_at), f"{task.ref} is resumed from {given!r}"
+            given = given.partition(b"|")[2]
+        self._step(task, given, seconds, steps, task.resumed_at, doomed_at)
 
     def _step(self, task: Task, given: bytes, seconds: float, steps: int, done: int, doomed_at: int) -> None:
         ref = task.ref
         if ref in self._stop:
             self._stop.discard(ref)
             self._pass_on(lambda: self.core.stopped(ref))
+            return
+        if ref in self._pause and done < steps and self._paused(task, given, done, steps, seconds):
             return
         if done == doomed_at:
             self._fail(ref)
@@ -273,6 +297,20 @@ class Proc:
         if self.stalled:
             return
         self.later(seconds / steps, lambda: self._step(task, given, seconds, steps, done + 1, doomed_at))
+
+    def _paused(self, task: Task, given: bytes, done: int, steps: int, seconds: float) -> bool:
+        """Stop between two steps; False: there is no room for the snapshot."""
+        ref = task.ref
+        self._pause.discard(ref)
+        if done == task.resumed_at:
+            self._pass_on(lambda: self.core.untouched(ref))
+        elif self.world.faulty and self.world.clockwork.rng.random() < 0.1:
+            self.later(MAIL_S, lambda: self.perform(self.core.pause_refused(ref, "no room")))
+            return False
+        else:
+            self.results[ref.key] = b"%d|%b" % (done, given)
+            self._pass_on(lambda: self.core.paused(ref, done, steps, seconds * (done - task.resumed_at) / steps))
+        return True
 
     def _fail(self, ref: TaskRef) -> None:
         match self.world.nature(ref.request).kind:
@@ -317,6 +355,10 @@ class Proc:
                 return
             head.uploads[ref.key] = content
         del self.results[ref.key]
+        held = self.core.tasks.get(ref)
+        if held is not None and held.step and self.world.faulty and self.world.clockwork.rng.random() < 0.1:
+            self.perform(self.core.compute_failed(ref, "publish", "no room", retry=True))
+            return
         self.perform(self.core.published(ref, *self._made(ref, content), None))
 
     def _made(self, ref: TaskRef, content: bytes) -> tuple[Offer | None, Artifact | None]:

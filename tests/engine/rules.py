@@ -17,13 +17,19 @@ def _check_requests(book: Ledger) -> None:
         places = [bool(waiting), request.lease is not None, request.publishing is not None, held]
         assert sum(places) == 1, f"{request.id} is in {sum(places)} places: {places}"
         assert not waiting or waiting == [request.role], f"{request.id} waits for {waiting}, at {request.role}"
-        if waiting and request.at > 0:
-            assert request.at - 1 in request.outputs, f"{request.id} waits for {request.role} without an input"
+        if waiting:
+            assert request.ready, f"{request.id} waits for {request.role} without an input"
         if request.lease is not None:
             worker = book.workers.get(request.lease.worker)
             assert worker is not None, f"{request.id} is leased to {request.lease.worker}, which is gone"
             assert worker.leases.get(request.id) == request.lease.ref.epoch
             assert worker.role == request.role
+        if (snapshot := request.snapshot) is not None:
+            assert request.publishing is None
+            assert request.stages.index(snapshot.ref.stage) >= request.at, f"{request.id} is past its snapshot"
+            holder = book.workers.get(snapshot.worker)
+            assert holder is not None, f"{request.id}: {snapshot.ref.key} is held by {snapshot.worker}, which is gone"
+            assert holder.outputs.get(snapshot.ref.key) == request.id
         for index, output in request.outputs.items():
             assert output.ref.stage == request.stages[index]
             holder = book.workers.get(output.worker)
@@ -45,9 +51,8 @@ def _check_workers(book: Ledger) -> None:
         for key, request_id in worker.outputs.items():
             request = book.requests.get(request_id)
             assert request is not None, f"{worker.id} is taken to hold {key} of an ended request"
-            assert any(o.ref.key == key for o in request.outputs.values()), (
-                f"{worker.id} holds {key}, which nobody wants"
-            )
+            wanted = [*request.outputs.values(), *([request.snapshot] if request.snapshot is not None else [])]
+            assert any(o.ref.key == key for o in wanted), f"{worker.id} holds {key}, which nobody wants"
     for role, pool in book._pools.items():
         assert pool.total_slots == slots.get(role, 0), f"{role}: {pool.total_slots} slots on the books"
 

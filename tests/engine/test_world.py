@@ -45,6 +45,15 @@ def test_without_faults_every_good_request_succeeds_at_the_first_try() -> None:
     assert world.store.writes == 2 * len(world.natures)  # each is accepted once and ended once
 
 
+def test_tasks_are_paused_and_resumed_among_all_those_faults() -> None:
+    resumed = 0
+    for seed in range(20):
+        world = make(seed, most=9)
+        world.play(faults.END_S)
+        resumed += world.resumed
+    assert resumed > 20
+
+
 def test_poison_is_contained() -> None:
     world = World(3, requests=60, wanted=(2, 3, 2))
     for nature in world.natures.values():

@@ -65,6 +65,7 @@ class World:
         self.natures: dict[str, Nature] = {}
         self.cancelled: set[str] = set()
         self.most_outputs = 0
+        self.resumed = 0
         self.history: list[str] = []
         self._named = 0
         self._sizes = nodes

@@ -1,12 +1,13 @@
 """Every family as separate stages, bit for bit what one process computes; paused, moved and resumed bit for bit."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stages.models.base import File, Parkable
+from stages.models.base import File, Job, Parkable, Suspendable
 from stages.models.cards import STAGES, read_card
 from tests.models.kit import crossed, finish, load, picture, run_stages, run_until
 from tests.models.reference import reference_bytes
@@ -58,10 +59,21 @@ def test_pause_other_job_resume_is_exact(family: str, tiny_model: Tiny) -> None:
     assert job.step()
     assert job.step()
     snapshot = crossed(job.snapshot())
+    assert model.preemptible  # type: ignore[attr-defined]  # optional for an adapter
+    assert isinstance(job, Suspendable)
+    job.suspend()
     finish(model.start(request_for(folder, seed=99, num_inference_steps=3, guidance_scale=2.0), arrived))
 
-    for worker in (model, load(folder, "denoise")):
-        resumed = worker.resume(params, snapshot)
+    suspended = job
+
+    def revived() -> Job:
+        suspended.revive()
+        return suspended
+
+    ways: list[Callable[[], Job]] = [revived]
+    ways += [partial(worker.resume, params, snapshot) for worker in (model, load(folder, "denoise"))]
+    for resume in ways:
+        resumed = resume()
         assert (resumed.total_steps, resumed.steps_done) == (4, 2)
         result = finish(resumed)
         assert not isinstance(result, File)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from planner.domain import Role, TaskRef
-from stages import core as do
+from stages import instructions as do
 from stages import protocol as wire
 from stages.core import WorkerCore
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from stages import core as do
+from stages import core as limits
+from stages import instructions as do
 from stages import protocol as wire
 from tests.stages.bench import ARTIFACT, assign, finish, hello, kinds, offer, ready, ref
 
@@ -67,12 +68,12 @@ def test_the_next_inputs_come_while_this_one_computes_and_the_last_result_leaves
     assert kinds(core.message(assign("c"))) == ["Fetch c"]
     assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a", "Send Started"]
     states = {held.task.ref.request: held.state for held in core.tasks.values()}
-    assert states == {"a": do.PUBLISHING, "b": do.COMPUTING, "c": do.FETCHING}
+    assert states == {"a": limits.PUBLISHING, "b": limits.COMPUTING, "c": limits.FETCHING}
 
 
 def test_one_late_input_does_not_hold_up_the_others_and_fetches_are_bounded() -> None:
     core = ready()
-    names = [f"r{i}" for i in range(do.MAX_FETCHES)]
+    names = [f"r{i}" for i in range(limits.MAX_FETCHES)]
     for name in names:
         assert kinds(core.message(assign(name))) == [f"Fetch {name}"]
     assert core.message(assign("last")) == []
@@ -97,7 +98,7 @@ def test_cancel_what_no_thread_has(state: str) -> None:
     core = ready()
     for name in ("first", "next in line"):
         core.message(assign(name, inline=True))
-    for i in range(do.MAX_FETCHES):
+    for i in range(limits.MAX_FETCHES):
         core.message(assign(f"x{i}"))  # these occupy the fetching threads
     core.message(assign("a", inline=state == "ready"))
     assert kinds(core.message(wire.Cancel(ref("a")))) == ["Forget a"]
@@ -137,14 +138,14 @@ def test_cancel_in_line_frees_the_task_at_once_and_its_place_when_the_thread_has
 
 def test_the_line_is_longer_for_tasks_that_take_no_time() -> None:
     core = ready()
-    for i in range(2 * do.BRISK_AHEAD):
+    for i in range(2 * limits.BRISK_AHEAD):
         core.message(assign(f"r{i}", inline=True))
-    started = [held for held in core.tasks.values() if held.state == do.COMPUTING]
-    assert len(started) == 1 + do.AHEAD
-    core.published(ref("r0"), offer("r0"), None, do.BRISK_S / 2)
-    computing = [held for held in core.tasks.values() if held.state == do.COMPUTING]
-    assert len(computing) == 1 + do.BRISK_AHEAD
-    assert [held.started for held in computing] == [True] + do.BRISK_AHEAD * [False]
+    started = [held for held in core.tasks.values() if held.state == limits.COMPUTING]
+    assert len(started) == 1 + limits.AHEAD
+    core.published(ref("r0"), offer("r0"), None, limits.BRISK_S / 2)
+    computing = [held for held in core.tasks.values() if held.state == limits.COMPUTING]
+    assert len(computing) == 1 + limits.BRISK_AHEAD
+    assert [held.started for held in computing] == [True] + limits.BRISK_AHEAD * [False]
 
 
 @pytest.mark.parametrize("ending", ["computed", "published", "failed"])
@@ -219,9 +220,9 @@ def test_peers_are_passed_on() -> None:
 def test_a_worker_that_cannot_stop_what_was_cancelled_no_longer_vouches_for_itself() -> None:
     core = ready()
     core.message(assign("a", inline=True))
-    assert all(core.beat() for _ in range(2 * do.STOP_BEATS))  # a long task is no reason
+    assert all(core.beat() for _ in range(2 * limits.STOP_BEATS))  # a long task is no reason
     core.message(wire.Cancel(ref("a")))
-    assert all(core.beat() for _ in range(do.STOP_BEATS))
+    assert all(core.beat() for _ in range(limits.STOP_BEATS))
     assert core.beat() == []
     core.stopped(ref("a"))
     assert core.beat() == [do.Send(wire.Beat(0))]

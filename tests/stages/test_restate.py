@@ -3,7 +3,8 @@
 import msgspec
 
 from planner.domain import TaskRef
-from stages.core import Send, WorkerCore
+from stages.core import WorkerCore
+from stages.instructions import Send
 from stages.link import frames_of
 from stages.protocol import INLINE_BYTES, MAX_CONTROL_BYTES, Artifact, HeldOutput, Hello, Holding
 

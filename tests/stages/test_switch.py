@@ -2,7 +2,8 @@
 
 import pytest
 
-from stages import core as do
+from stages import core as limits
+from stages import instructions as do
 from stages import protocol as wire
 from stages.core import WorkerCore
 from tests.stages.bench import DENOISE, ENCODE, SOURCE, assign, finish, hello, kinds, offer, ready, ref
@@ -12,13 +13,13 @@ def test_drain_hands_back_what_has_not_started_and_finishes_the_rest() -> None:
     core = ready()
     core.message(assign("computing", inline=True))
     core.message(assign("fetching"))
-    for i in range(do.MAX_FETCHES - 1):
+    for i in range(limits.MAX_FETCHES - 1):
         core.message(assign(f"fetching{i}"))
     core.message(assign("queued"))
     core.message(assign("waiting", inline=True))
     out = core.message(wire.Drain())
     assert [it.message.ref.request for it in out if isinstance(it, do.Send)] == ["queued", "waiting"]  # type: ignore[union-attr]
-    for name in ("fetching", *(f"fetching{i}" for i in range(do.MAX_FETCHES - 1))):
+    for name in ("fetching", *(f"fetching{i}" for i in range(limits.MAX_FETCHES - 1))):
         assert kinds(core.fetched(ref(name), 0.0)) == [f"Forget {name}", "Send Returned"]
     assert kinds(core.message(assign("late"))) == ["Send Returned"]
     assert kinds(finish(core, "computing")) == ["Send Done"]

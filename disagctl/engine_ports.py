@@ -1,0 +1,33 @@
+"""What the engine needs of those around it."""
+
+from typing import Protocol
+
+from planner.domain import TaskRef
+from planner.run import effects as fx
+from stages import protocol as wire
+
+
+class Sender(Protocol):
+    """The part of the hub that the engine needs."""
+
+    def send(self, peer: str, message: wire.HeadMessage | wire.AgentOrder) -> None:
+        """Queue a message."""
+
+
+class Desk(Protocol):
+    """What the engine reports to: it makes endings durable and tells those who wait."""
+
+    def publish(self, effect: fx.Publish) -> None:
+        """Make the result durable, then tell the ledger."""
+
+    def finish(self, effect: fx.Finish) -> None:
+        """Make the ending durable."""
+
+    def progress(self, request: str) -> None:
+        """The request has moved."""
+
+    def event(self, kind: str, why: str) -> None:
+        """Something happened that a person may want to know."""
+
+    def discard_upload(self, ref: TaskRef) -> None:
+        """A fenced result may have left an upload."""
