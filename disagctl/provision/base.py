@@ -36,8 +36,8 @@ class NodeRequest(msgspec.Struct, frozen=True):
     folders: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()  # names of environment variables that the spec has workers see
     dead_man_s: float = 1800.0
-    script: Literal["agent.sh", "profile.sh"] = "agent.sh"
     head: HeadWish | None = None
+    script: Literal["agent.sh", "profile.sh"] = "agent.sh"
 
 
 class NodeHandle(msgspec.Struct, frozen=True):
