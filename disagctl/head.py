@@ -7,6 +7,7 @@ that starts again binds the same ports, so that agents and workers which outlive
 import asyncio
 import fcntl
 import logging
+import math
 import os
 import signal
 import ssl
@@ -19,8 +20,17 @@ import psutil
 from disagctl import clock, keys, precheck, state
 from disagctl.artifacts import ArtifactStore
 from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
-from disagctl.controller import Controller, OneMachine, decode_counts, encode_counts, memory_of
+from disagctl.controller import (
+    Controller,
+    OneMachine,
+    Save,
+    decode_counts,
+    decode_seating,
+    encode_counts,
+    memory_of,
+)
 from disagctl.desk import FrontDesk
+from disagctl.dispatching import Alone, dispatch_policy
 from disagctl.engine import Engine
 from disagctl.errors import UnhealthyError
 from disagctl.events import EventLog
@@ -29,24 +39,30 @@ from disagctl.gateway.app import public_app
 from disagctl.gateway.server import HttpServer
 from disagctl.gateway.sockets import bind_tcp, bind_unix
 from disagctl.hub import EnrolDesk, Hub
+from disagctl.keeper import RentedMachines
 from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
-from disagctl.provision.choose import provisioner_of
-from disagctl.rented import bracketed, load_deployment, recipe, relay_prefix, shares_of
+from disagctl.objectives import Objectives
+from disagctl.provision.choose import provisioner_of, torch_needed
+from disagctl.rented import bracketed, bundles_of, load_deployment, recipe, relay_prefix, shares_of
+from disagctl.renting_loop import Landlord, rented_config
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
-from disagctl.settings import use_fast_loop
+from disagctl.settings import collect_rarely, use_fast_loop
 from disagctl.spec import Spec, load_spec
-from disagctl.spec.schema import SYNTHETIC
 from disagctl.spec.units import MAX_REPLICAS
+from disagctl.spending import cost_view
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
-from disagctl.views import EventView, StatusView
+from disagctl.views import CostView, EventView, StatusView
 from planner.domain import Role
+from planner.run.book import Limits
+from planner.run.config import Predict
 from planner.run.ledger import Ledger
 from planner.run.policy import Policy
+from planner.run.rent import Deployment
 from stages.boot import Enrolled
 from stages.hardware import gpus
 from stages.logfile import LogFile
@@ -83,13 +99,14 @@ class Head(FrontDesk):
         self.bounds = role_bounds(self.spec, models)
         self.places = places(self.spec, self.bounds, len(gpus()))
         self.engine = Engine(
-            Ledger(0),
+            Ledger(0, ledger_limits(self.spec)),
             Roster(self._first_counts()),
             0,
             sources_of(self.spec, models),
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
         )
         self.engine.roster.shares = shares_of(self.deployment)
+        self.engine.roster.bundles = bundles_of(self.deployment) or None
         self.events_log = EventLog(store)
         artifacts = ArtifactStore(where.artifacts, where.inputs)
         super().__init__(
@@ -98,8 +115,10 @@ class Head(FrontDesk):
         )  # fmt: skip
         self.engine.routes.relay = self.spec.transport.relay is not None
         self.hub = Hub(self.record.bind, self.record.hub_port, self.pair, self.engine)
-        self.engine.sender, self.engine.desk = self.hub, self
+        self.engine.sender, self.engine.desk, self.engine.alarm = self.hub, self, self._wake_at
+        self._alarm_s = math.inf
         self.was_ready = False
+        self.loop_off = ""  # why counts stay as planned
         limits = self.spec.budget
         self.budget = {
             k: v for k in ("max_usd_per_hour", "max_usd_total") if (v := getattr(limits, k)) is not None
@@ -146,6 +165,10 @@ class Head(FrontDesk):
     def events(self, after_seq: int) -> list[EventView]:
         """Events newer than ``after_seq``."""
         return self.events_log.after(after_seq)
+
+    def cost(self) -> CostView:
+        """What was spent so far."""
+        return cost_view(self.name, self.nodes.book.paid, self.counts["succeeded"], clock.wall_s())
 
     def metrics(self) -> bytes:
         """Prometheus text."""
@@ -226,6 +249,8 @@ class Head(FrontDesk):
         self.enrol.start()
         self._record_start()
         self.event("head_started", f"incarnation {incarnation}, {len(requests)} unfinished requests taken up")
+        if self.loop_off and self.spec.policy.scaling != "static":
+            self.event("loop_off", f"counts stay as planned: {self.loop_off}")
         for sig in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(sig, self._stopped.set)
         for server in self._servers:
@@ -264,6 +289,16 @@ class Head(FrontDesk):
                 await asyncio.to_thread(remove_prefix, prefix)
             except RelayError as err:
                 self.event("teardown_incomplete", f"objects in {prefix} remain: {err}")
+
+    def _wake_at(self, at_s: float) -> None:
+        """Have the engine act then, between two ticks."""
+        if at_s < self._alarm_s:
+            self._alarm_s = at_s
+            asyncio.get_running_loop().call_later(max(0.0, at_s - self.engine.clock()), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm_s = math.inf
+        self.engine.act()
 
     async def _ticks(self) -> None:
         while True:
@@ -310,8 +345,7 @@ class Head(FrontDesk):
         host = bracketed(self.record.advertise)
         endpoints = Enrolled("", f"tcp://{host}:{self.record.hub_port}", self.data.endpoint, keys.relay_key(self.pair))
         made_with = recipe(self.where, self.record, self.spec, self.pair, self.deployment)
-        torch = any(entry.id != SYNTHETIC for entry in self.spec.models)
-        provisioner = provisioner_of(self.where, self.record, torch=torch)
+        provisioner = provisioner_of(self.where, self.record, torch=torch_needed(self.spec))
         return Nodes(store, self.engine, self.events_log, provisioner, made_with, self.hub, self.data, endpoints)
 
     def _first_counts(self) -> dict[Role, int]:
@@ -325,15 +359,25 @@ class Head(FrontDesk):
         """The loop, with what earlier heads had learnt and last decided."""
         stored = dict(store.read("SELECT key, value FROM meta"))
         slo_s = {m.name: p95 for m in self.spec.models if (p95 := self.spec.slo_of(m).p95_s) is not None}
-        known, watch = Known(self.spec, self.where.spec), LoadWatch(self.engine, slo_s)
-        config = policy_config(self.spec, self.bounds, known, slo_s)
-        policy = Policy(config, known.seconds, memory_of(stored.get("policy", "")))
+        made, seating = self.deployment, decode_seating(stored.get("seating", ""), self.record.plan)
+        if made is None:
+            known = Known(self.spec, self.where.spec)
+            predict: Predict = known.seconds
+            config = policy_config(self.spec, self.bounds, known, slo_s)
+        else:
+            config, predict, self.loop_off = rented_config(self.spec, self.bounds, made, slo_s, seating)
+        policy = Policy(config, predict, memory_of(stored.get("policy", "")))
+        alone = Alone(self.engine, policy.timings, {m.name: m.card.stages for m in self.models()})
+        watch = LoadWatch(self.engine, Objectives(self.spec, alone).seconds)
+        self._ledger.serve_by(dispatch_policy(self.spec.policy.dispatching, self.engine, policy.timings))
 
         async def save(key: str, value: str) -> None:
             await self._store.write(set_meta(key, value))
 
-        keeper = OneMachine(self.places)
-        controller = Controller(watch, policy, keeper, self.event, save)
+        if made is None:
+            controller = Controller(watch, policy, OneMachine(self.places), self.event, save)
+        else:
+            controller = self._rented_loop(made, watch, policy, save)
         roles, wanted = {bound.role for bound in self.bounds}, self.engine.roster.wanted
         controller.pins = {r: n for r, n in decode_counts(stored.get("wanted", "")).items() if r in roles}
         decided = {} if config.mode == "static" else decode_counts(stored.get("counts", ""))
@@ -341,6 +385,20 @@ class Head(FrontDesk):
         wanted.update(controller.pins)
         self.engine.watcher = watch
         return watch, controller
+
+    def _rented_loop(self, made: Deployment, watch: LoadWatch, policy: Policy, save: Save) -> Controller:
+        """The loop over rented machines."""
+        roster = self.engine.roster
+        machines = RentedMachines(self.nodes, roster, watch.observer)
+        landlord = Landlord(made, machines, lambda plan: self.nodes.book.parts.update(plan.parts))
+        controller = Controller(watch, policy, machines, self.event, save, landlord.answer)
+        controller.plan = self.record.plan
+        seating = policy.config.seating
+        if policy.config.mode != "static" and seating is not None:
+            roster.by_actual = True
+            roster.shares = {(role, gpu): n for gpu, roles in seating.workers.items() for role, n in roles.items()}
+            roster.bundles = {(roles, gpu): n for gpu, some in seating.shared.items() for roles, n in some.items()}
+        return controller
 
 
 def tls_of(spec: Spec) -> ssl.SSLContext | None:
@@ -350,6 +408,12 @@ def tls_of(spec: Spec) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(spec.api.certificate, spec.api.private_key)
     return context
+
+
+def ledger_limits(spec: Spec) -> Limits:
+    """The ledger's bounds, as far as the spec sets them."""
+    batch = spec.pipeline.batch
+    return Limits(batch=batch.max, batch_wait_s=batch.wait_s or 0.0)
 
 
 def model_infos(spec: Spec, created_at: float) -> list[ModelInfo]:
@@ -384,6 +448,7 @@ def main() -> None:
         log.error("another head of %s runs", where.name)
         sys.exit(UnhealthyError.exit_code)
     use_fast_loop()
+    collect_rarely()
 
     async def serve() -> None:
         await Head(where).run()

@@ -3,14 +3,15 @@
 Fed by the engine's and the desk's events; every history is bounded. Reading it changes nothing but what the loop is told.
 """
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+import math
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from disagctl.engine import Engine
 from disagctl.roster import WorkerState
 from disagctl.watcher import Watcher
-from planner.domain import Role, TaskRef
+from planner.domain import Role, Shape, TaskRef
 from planner.run.book import Request
 from planner.run.observe import Lapse, Observer, RoleState
 from stages import protocol as wire
@@ -18,6 +19,7 @@ from stages import protocol as wire
 RECENT: Final = 256  # of each kind of duration
 FINISHED: Final = 1_000  # latencies, for the objective
 WINDOW_S: Final = 60.0
+MOST_CLASSES: Final = 64  # those seen last
 SAMPLES: Final = 13  # of work done, over the window
 
 
@@ -31,17 +33,38 @@ class Times:
         self.fetch_s: deque[float] = deque(maxlen=RECENT)
 
 
-class LoadWatch(Watcher):
-    """Takes notes. ``slo_s``: a model's objective, if it has one."""
+class Kept:
+    """Results of one model and shape."""
 
-    def __init__(self, engine: Engine, slo_s: Mapping[str, float]) -> None:
-        self.engine, self.slo_s = engine, slo_s
+    def __init__(self) -> None:
+        self.finished = 0
+        self.latencies_s: deque[float] = deque(maxlen=RECENT)
+        self.in_time: deque[bool] = deque(maxlen=RECENT)
+
+    def add(self, latency_s: float, request: Request, now: float) -> None:
+        """One more."""
+        self.finished += 1
+        self.latencies_s.append(latency_s)
+        if request.due_s is not None:
+            self.in_time.append(now <= request.due_s)
+
+
+class LoadWatch(Watcher):
+    """Takes notes. ``objective``: seconds that are promised for a request of a model and shape."""
+
+    def __init__(self, engine: Engine, objective: Callable[[str, Shape | None], float | None]) -> None:
+        self.engine, self.objective = engine, objective
+        self.classes: OrderedDict[tuple[str, Shape], Kept] = OrderedDict()
         self.observer = Observer()
         self.times: defaultdict[Role, Times] = defaultdict(Times)
         self.switches = 0
         self._kept: defaultdict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=FINISHED))
         self._open: dict[str, tuple[Role, float]] = {}  # worker → what it computes, since when
         self._done_s: defaultdict[Role, float] = defaultdict(float)
+        self._worked_s: dict[str, float] = {}  # by worker
+        self._shares: dict[
+            str, tuple[float, float | None]
+        ] = {}  # worker → worked by the last sample, smoothed share since
         self._samples: deque[tuple[float, dict[Role, float], dict[Role, int]]] = deque(maxlen=SAMPLES)
 
     # --- events -----------------------------------------------------------------------------------------------
@@ -50,6 +73,11 @@ class LoadWatch(Watcher):
         """A request was accepted."""
         if request.shape is not None:
             self.observer.arrived(request.model, request.shape, now)
+
+    def due_s(self, model: str, shape: Shape | None, accepted_s: float) -> float | None:
+        """By the model's or the shape's objective."""
+        seconds = self.objective(model, shape)
+        return None if seconds is None else accepted_s + seconds
 
     def assigned(self, request: Request, role: Role) -> None:
         """A task was given to a worker."""
@@ -62,10 +90,11 @@ class LoadWatch(Watcher):
 
     def completed(self, worker: WorkerState, request: Request, done: wire.Done) -> None:
         """A stage of a request was computed."""
-        role = Role(request.model, done.ref.stage)
+        role = request.roles[request.stages.index(done.ref.stage)]
         if self._open.get(worker.id, (None, 0.0))[0] == role:
             del self._open[worker.id]
         self._done_s[role] += done.seconds
+        self._worked_s[worker.id] = self._worked_s.get(worker.id, 0.0) + done.seconds
         if done.fetch_s:
             self.times[role].fetch_s.append(done.fetch_s)
         if request.shape is not None:
@@ -80,8 +109,9 @@ class LoadWatch(Watcher):
         """A request has its durable result."""
         if request.shape is not None:
             self.observer.finished(request.model, request.shape, latency_s, now)
-        if request.model in self.slo_s:
-            self._kept[request.model].append(latency_s <= self.slo_s[request.model])
+            self._class(request.model, request.shape).add(latency_s, request, now)
+        if request.due_s is not None:
+            self._kept[request.model].append(now <= request.due_s)
 
     def became(self, worker: WorkerState, ready: wire.RoleReady, drain_s: float | None) -> None:
         """A worker has loaded its role."""
@@ -121,7 +151,29 @@ class LoadWatch(Watcher):
     def sample(self, roles: Iterable[RoleState], now: float) -> None:
         """Note how much has been computed until now, once in a while."""
         if not self._samples or now - self._samples[-1][0] >= WINDOW_S / (SAMPLES - 1):
+            since_s = now - self._samples[-1][0] if self._samples else 0.0
             self._samples.append((now, self._busy_s(now), {state.role: state.ready for state in roles}))
+            self._sample_workers(now, since_s)
+
+    def _sample_workers(self, now: float, since_s: float) -> None:
+        """How busy each worker was since the last sample, smoothed over the window. Those that are gone are forgotten."""
+        workers = self.engine.roster.workers
+        self._worked_s = {worker: done for worker, done in self._worked_s.items() if worker in workers}
+        before, self._shares = self._shares, {}
+        gain = 1 - math.exp(-since_s / WINDOW_S)
+        for worker in workers:
+            total = self._worked_s.get(worker, 0.0)
+            if worker in self._open:
+                total += now - self._open[worker][1]
+            last, smooth = before.get(worker, (total, None))
+            if worker in before and since_s > 0:
+                share = min(max((total - last) / since_s, 0.0), 1.0)
+                smooth = share if smooth is None else smooth + gain * (share - smooth)
+            self._shares[worker] = (total, smooth)
+
+    def worker_utilisation(self, worker: str) -> float | None:
+        """Fraction of the last minute or so that it computed; None: not known yet."""
+        return self._shares.get(worker, (0.0, None))[1]
 
     def utilisation(self, role: Role, now: float) -> float | None:
         """Fraction of the time of its workers that a role computed, over the last minute; None: not known yet."""
@@ -140,6 +192,13 @@ class LoadWatch(Watcher):
         """Fraction of the last results that came within the model's objective."""
         kept = self._kept.get(model)
         return sum(kept) / len(kept) if kept else None
+
+    def _class(self, model: str, shape: Shape) -> Kept:
+        kept = self.classes.setdefault((model, shape), Kept())
+        self.classes.move_to_end((model, shape))
+        if len(self.classes) > MOST_CLASSES:
+            self.classes.popitem(last=False)
+        return kept
 
     def _busy_s(self, now: float) -> dict[Role, float]:
         """Seconds computed since the start, by role."""

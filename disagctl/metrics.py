@@ -24,6 +24,7 @@ STAGE_GAUGES: Final = {
     "load_seconds": ("load_s", "Mean time to load the stage's weights"),
     "unpark_seconds": ("unpark_s", "Mean time to bring its weights back from host memory"),
     "switch_seconds": ("switch_s", "Mean time of a switch into the stage: finishing other work, then loading"),
+    "batch_size": ("batch", "Mean number of requests in recent batches"),
     "fetch_seconds": ("fetch_s", "Mean time that inputs took to arrive"),
 }
 
@@ -37,9 +38,11 @@ class StatusCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All figures of one service."""
         yield from self._stages()
+        yield self._workers()
         if self._status.loop is not None:
             yield from _loop(self._status.loop)
         yield self._cache()
+        yield from self._classes()
         requests = CounterMetricFamily("disagctl_requests", "Requests by outcome", labels=["outcome"])
         for outcome in ("accepted", "succeeded", "failed", "cancelled"):
             requests.add_metric([outcome], getattr(self._status.requests, outcome))
@@ -49,8 +52,24 @@ class StatusCollector(Collector):
         yield CounterMetricFamily(
             "disagctl_redeliveries", "Tasks that this head gave to another worker", value=counts.redelivered
         )
+        yield CounterMetricFamily(
+            "disagctl_pauses", "Tasks that this head had stopped between two steps", value=counts.pauses
+        )
         yield GaugeMetricFamily("disagctl_usd_per_hour", "Present price of all nodes", value=self._status.usd_per_hour)
+        yield GaugeMetricFamily(
+            "disagctl_usd_spent", "Dollars since the service was created", value=self._status.usd_total
+        )
         yield GaugeMetricFamily("disagctl_nodes", "Nodes that exist", value=len(self._status.nodes))
+
+    def _workers(self) -> Metric:
+        labels = ["worker", "node", "model", "stage"]
+        gauge = GaugeMetricFamily(
+            "disagctl_worker_utilisation_ratio", "Fraction of the last minute that the worker computed", labels=labels
+        )
+        for worker in self._status.workers:
+            if worker.utilisation is not None:
+                gauge.add_metric([worker.id, worker.node, worker.model, worker.stage], worker.utilisation)
+        return gauge
 
     def _cache(self) -> Metric:
         """Hits over all results is the hit rate."""
@@ -64,6 +83,21 @@ class StatusCollector(Collector):
                 family.add_metric([stage.model, stage.stage, "miss"], stage.computed)
                 family.add_metric([stage.model, stage.stage, "hit"], stage.remembered)
         return family
+
+    def _classes(self) -> Iterator[Metric]:
+        labels = ["model", "shape"]
+        finished = CounterMetricFamily("disagctl_class_results", "Results by model and shape", labels=labels)
+        attained = GaugeMetricFamily(
+            "disagctl_class_slo_attainment_ratio",
+            "Recent results within the objective, by model and shape",
+            labels=labels,
+        )
+        for one in self._status.classes:
+            finished.add_metric([one.model, one.shape], one.finished)
+            if one.slo_attainment is not None:
+                attained.add_metric([one.model, one.shape], one.slo_attainment)
+        yield finished
+        yield attained
 
     def _stages(self) -> Iterator[Metric]:
         for name, (field, text) in STAGE_GAUGES.items():
@@ -81,6 +115,26 @@ def _loop(loop: LoopView) -> Iterator[Metric]:
     for model, rate in loop.arrivals_per_min.items():
         arrivals.add_metric([model], rate)
     yield arrivals
+    shapes = GaugeMetricFamily(
+        "disagctl_shape_arrivals_per_minute", "Of those, by what they ask for", labels=["model", "shape"]
+    )
+    for model, mix in loop.mix.items():
+        for shape, share in mix.items():
+            shapes.add_metric([model, shape], share * loop.arrivals_per_min.get(model, 0.0))
+    yield shapes
+    times = GaugeMetricFamily(
+        "disagctl_shape_seconds", "Compute seconds of a request, as measured", labels=["role", "shape"]
+    )
+    for role, each in loop.seconds.items():
+        for shape, seconds in each.items():
+            times.add_metric([role, shape], seconds)
+    yield times
+    delays = GaugeMetricFamily(
+        "disagctl_delay_seconds", "To load or drain a role, to launch a machine; expected until measured", labels=["of"]
+    )
+    for what, seconds in loop.delays.items():
+        delays.add_metric([what], seconds)
+    yield delays
     corrections = GaugeMetricFamily(
         "disagctl_profile_correction", "Measured over expected compute seconds", labels=["role"]
     )

@@ -41,6 +41,7 @@ class Wished(msgspec.Struct, frozen=True):
 
     plan: str
     wishes: tuple[NodeWish, ...]
+    parts: dict[str, dict[str, float]] = {}  # as Recipe has it
 
 
 class Nodes:
@@ -57,7 +58,10 @@ class Nodes:
         self.book = NodeBook(store, engine, recipe)
         kept = store.read("SELECT value FROM meta WHERE key=?", (WISHES,))
         wished = msgspec.json.decode(kept[0][0], type=Wished) if kept else None
-        self._wishes = wished.wishes if wished is not None and wished.plan == recipe.plan else recipe.wishes
+        self._wishes = recipe.wishes
+        if wished is not None and wished.plan == recipe.plan:
+            self._wishes = wished.wishes
+            self.book.parts |= wished.parts
         self.troubles: dict[str, decide.Trouble] = {}
         self.failures: dict[str, TroubleView] = {}  # by wish: the last launch that came to nothing
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by node: the call under way
@@ -84,11 +88,11 @@ class Nodes:
 
     async def wish(self, wishes: Sequence[NodeWish], why: str) -> None:
         """From now on these machines, and no others. Whatever was given up is tried again. Raises StoreFull."""
-        wished = Wished(self._recipe.plan, tuple(wishes))
+        wished = Wished(self._recipe.plan, tuple(wishes), self.book.parts)
         await self._store.write(set_meta(WISHES, msgspec.json.encode(wished).decode()))
         self._wishes = tuple(wishes)
         self.troubles.clear()
-        self._events.add("nodes_wished", f"{', '.join(f'{w.count} × {w.key}' for w in wishes) or 'none'}: {why}")
+        log.info("wished for: %s: %s", ", ".join(f"{wish.count} of {wish.key}" for wish in wishes) or "nothing", why)
 
     async def reconcile(self) -> None:
         """Look, decide, act. Calls to the provider go on after it returns."""
@@ -170,7 +174,7 @@ class Nodes:
     async def _take(self, row: NodeRow, handle: NodeHandle) -> None:
         """One machine's present state, as its provider tells it."""
         news = self.book.told(row, handle)
-        if handle.state == "up" and handle.offer is not None and row.id not in self._announced:
+        if "up" in {handle.state, row.state} and handle.offer is not None and row.id not in self._announced:
             self._announced.add(row.id)
             self._say_up(row, handle)
         if handle.state == "up" and handle.pid is None and row.state in {"requested", "launching"}:
@@ -235,7 +239,7 @@ class Nodes:
     async def _launch(self, row: NodeRow, wish: NodeWish, token: str) -> None:
         limits = self._recipe
         try:  # before the call: whatever happens next, we know of it, and there is money for it
-            await self._store.write(reserve_node(row, limits.max_usd_per_hour, limits.max_usd_total))
+            await self._store.write(reserve_node(row, *self._walls()))
         except (OverBudgetError, StoreFull) as err:
             self.book.forget(row)
             over = isinstance(err, OverBudgetError)
@@ -265,6 +269,15 @@ class Nodes:
             self._events.add("node_launched", f"{row.id}: {self._provisioner.name}, pid {handle.pid}")
         else:
             self._events.add("node_requested", f"{row.id}: {wish.offers[0]}, or {len(wish.offers) - 1} other offer(s)")
+
+    def _walls(self) -> tuple[float | None, float | None]:
+        """What the budget leaves for nodes: USD an hour, and USD in all."""
+        limits, head = self._recipe, self._recipe.head
+        hourly, total = limits.max_usd_per_hour, limits.max_usd_total
+        if head is None:
+            return hourly, total
+        spent = head.usd(clock.wall_s())
+        return hourly and max(0.0, hourly - head.usd_per_hour), total and max(0.0, total - spent)
 
     async def _failed(self, row: NodeRow, handle: NodeHandle, now: float) -> None:
         self._trouble(row.wish, handle, handle.failure or "error")

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -11,10 +11,11 @@ import msgspec
 from disagctl import __version__, clock
 from disagctl.distances import expected_routes
 from disagctl.engine import Engine
-from disagctl.load_watch import mean
+from disagctl.load_watch import Kept, mean
 from disagctl.roster import WorkerState
 from disagctl.store.rows import NodeRow
 from disagctl.views import (
+    ClassView,
     HeadView,
     NodeView,
     RequestCounts,
@@ -24,7 +25,7 @@ from disagctl.views import (
     StatusView,
     WorkerView,
 )
-from planner.domain import Offer, Role
+from planner.domain import Offer, Role, Shape
 from planner.run.fleet import UNKNOWN
 from planner.run.ledger import Ledger
 
@@ -48,14 +49,15 @@ def status_view(head: "Head") -> StatusView:
         usd_total=head.nodes.book.usd_total(clock.wall_s()),
         budget=head.budget,
         stages=stages,
-        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.open],
-        workers=[worker_view(head.engine.ledger, w) for w in head.engine.roster.workers.values()],
+        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.book.paid if row.state != "gone"],
+        workers=[_watched(head, worker_view(head.engine.ledger, w)) for w in head.engine.roster.workers.values()],
         routes=_routes(head),
         requests=_counts(head, stages),
         events=head.events_log.last(RECENT_EVENTS),
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
         loop=head.controller.view(),
+        classes=[_class_view(head, model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
         troubles=list(head.nodes.failures.values()),
     )
 
@@ -92,7 +94,13 @@ def stage_view(head: "Head", role: Role) -> StageView:
         fetch_s=mean(times.fetch_s),
         computed=computed,
         remembered=remembered,
+        batch=mean_batch(engine.batches.get(role, ())),
     )
+
+
+def mean_batch(sizes: Collection[int]) -> float | None:
+    """Of batches, given for each result the size of its batch; None of nothing."""
+    return len(sizes) / sum(1 / size for size in sizes) if sizes else None
 
 
 def is_ready(ledger: Ledger, worker: WorkerState) -> bool:
@@ -118,6 +126,11 @@ def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
         worker.id, worker.node, role.model, role.stage, _worker_state(ledger, worker, busy=busy), worker.pid, busy,
         gpu=worker.gpu, rss_bytes=worker.rss_bytes, load_s=worker.load_s, why=worker.why, failed=worker.fatal,
     )  # fmt: skip
+
+
+def _watched(head: "Head", view: WorkerView) -> WorkerView:
+    view.utilisation = head.load_watch.worker_utilisation(view.id)
+    return view
 
 
 def _worker_state(ledger: Ledger, worker: WorkerState, *, busy: bool) -> str:
@@ -185,6 +198,18 @@ def _routes(head: "Head") -> list[RouteView]:
     return rows
 
 
+def _class_view(head: "Head", model: str, shape: Shape, kept: Kept) -> ClassView:
+    attained = sum(kept.in_time) / len(kept.in_time) if kept.in_time else None
+    return ClassView(
+        model,
+        str(shape),
+        kept.finished,
+        percentile(kept.latencies_s),
+        head.load_watch.objective(model, shape),
+        attained,
+    )
+
+
 def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:
     counts, ledger = head.counts, head.engine.ledger
     open_now = len(ledger.requests)
@@ -198,4 +223,5 @@ def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:
         cancelled=counts["cancelled"],
         fenced=ledger.fenced,
         redelivered=ledger.redelivered,
+        pauses=ledger.pauses,
     )

@@ -50,10 +50,15 @@ class StageView(msgspec.Struct):
     fetch_s: float | None = None
     computed: int = 0  # of a stage with a cache: results it computed, and results it had remembered
     remembered: int = 0
+    batch: float | None = None  # requests that were computed at once, in the mean of recent batches
 
 
 class LoopView(msgspec.Struct):
-    """The control loop. decisions: number by reason; ``why``: of the last one. core_share: of one core, since its start."""
+    """The control loop. decisions: number by reason; ``why``: of the last one. core_share: of one core, since its start.
+
+    seconds: of one request of a shape, by ``role@GPU``, as measured. delays: seconds to load and to drain a role, and to launch
+    a machine (expected until measured).
+    """
 
     mode: str = "static"
     pinned: dict[str, int] = {}
@@ -66,6 +71,8 @@ class LoopView(msgspec.Struct):
     switches: int = 0
     tick_ms: float = 0.0
     core_share: float = 0.0
+    seconds: dict[str, dict[str, float]] = {}
+    delays: dict[str, float] = {}
 
 
 class NodeView(msgspec.Struct):
@@ -100,7 +107,8 @@ class TroubleView(msgspec.Struct):
 
 
 class WorkerView(msgspec.Struct):
-    """One worker process. ``why`` says what keeps it from being ready."""
+    """One worker process. ``why`` says what keeps it from being ready. ``utilisation``: the fraction of the last minute or so
+    that it computed; None: not known yet."""
 
     id: str
     node: str
@@ -114,6 +122,7 @@ class WorkerView(msgspec.Struct):
     load_s: float | None = None
     why: str = ""
     failed: bool = False  # its role cannot be loaded and no retry will help
+    utilisation: float | None = None
 
 
 class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
@@ -123,6 +132,17 @@ class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
     target: str
     transport: str
     why: str
+
+
+class ClassView(msgspec.Struct):
+    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised now."""
+
+    model: str
+    shape: str
+    finished: int
+    p95_s: float | None = None
+    objective_s: float | None = None
+    slo_attainment: float | None = None
 
 
 class RequestCounts(msgspec.Struct):
@@ -136,6 +156,7 @@ class RequestCounts(msgspec.Struct):
     cancelled: int = 0
     fenced: int = 0  # late results of an old epoch, refused
     redelivered: int = 0
+    pauses: int = 0  # tasks stopped between two steps, to go on later or elsewhere
 
 
 class EventView(msgspec.Struct):
@@ -166,6 +187,7 @@ class StatusView(msgspec.Struct):
     requests_per_min: float | None = None  # succeeded over the last minute
     p95_s: float | None = None
     loop: LoopView | None = None
+    classes: list[ClassView] = msgspec.field(default_factory=list)
     troubles: list[TroubleView] = msgspec.field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -208,4 +230,36 @@ class JobView(msgspec.Struct):
     completed_at: float | None = None
     error: JobError | None = None
     version: int = 0  # grows with every change; a poller waits for one above the version it has seen
+    schema_version: int = SCHEMA_VERSION
+
+
+class NodeCost(msgspec.Struct):
+    """One machine. ``seconds``: for which it is paid."""
+
+    id: str
+    offer: str
+    state: str
+    seconds: float
+    usd_per_hour: float
+    usd: float
+
+
+class StageCost(msgspec.Struct):
+    """One (model, stage): its part of the machines that were rented for it."""
+
+    stage: str
+    usd: float
+    usd_per_1000: float | None
+
+
+class CostView(msgspec.Struct):
+    """A service's spending so far. ``requests``: pictures and videos made."""
+
+    name: str
+    usd_total: float
+    usd_per_hour: float
+    requests: int
+    usd_per_1000: float | None
+    stages: list[StageCost]
+    nodes: list[NodeCost]
     schema_version: int = SCHEMA_VERSION

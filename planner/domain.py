@@ -26,6 +26,13 @@ class TaskRef(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.request}/{self.stage}/{self.epoch}"
 
 
+class Batch(msgspec.Struct, frozen=True, array_like=True):
+    """A task may be computed together with others of the same label, ``most`` at once."""
+
+    label: str
+    most: int
+
+
 # --- planning ----------------------------------------------------------------------------------------------------
 
 
@@ -75,7 +82,8 @@ class Offer(msgspec.Struct, frozen=True):
     kind: str = ""
 
     def __str__(self) -> str:
-        return f"{self.cloud}/{self.region} {self.instance_type} {self.accelerator}:{self.count}{' spot' if self.spot else ''}"
+        gpus = f" {self.accelerator}:{self.count}" if self.accelerator else ""
+        return f"{self.cloud}/{self.region} {self.instance_type}{gpus}{' spot' if self.spot else ''}"
 
 
 class Profile(msgspec.Struct, frozen=True):

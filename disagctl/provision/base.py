@@ -11,12 +11,20 @@ HandleState = Literal["launching", "up", "failed", "gone"]
 Failure = Literal["no_capacity", "impossible", "credentials", "quota"]
 
 
+class HeadWish(msgspec.Struct, frozen=True):
+    """The machine is the head's own, not an agent's: ``ports`` that others reach, and what it installs to rent from there."""
+
+    ports: tuple[int, ...]
+    clouds: tuple[str, ...]
+    agent_extra: str
+
+
 class NodeRequest(msgspec.Struct, frozen=True):
     """A machine wanted. ``bootstrap`` is the agent's file content (a secret): never argv, never a log.
 
     ``intent`` names the wish for good: random, in the machine's tags beside ``uid``, the service's. ``offers``: to be tried
     in this order, the next only when one has no capacity; empty for ``infra: local``. ``folders``: local model folders
-    that the agent needs at the same path.
+    that the agent needs at the same path. ``script``: of the kit, what the machine is for; ``bootstrap`` is for that.
     """
 
     node: str
@@ -28,6 +36,8 @@ class NodeRequest(msgspec.Struct, frozen=True):
     folders: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()  # names of environment variables that the spec has workers see
     dead_man_s: float = 1800.0
+    head: HeadWish | None = None
+    script: Literal["agent.sh", "profile.sh"] = "agent.sh"
 
 
 class NodeHandle(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from planner.domain import Role, Shape, TaskRef
+from planner.domain import Batch, Role, Shape, TaskRef
 from planner.run.dispatch import Pool, Waiting, Worker
 from planner.run.effects import Assign, Attempt, CancelTask, Effect, Finish, Release
 
@@ -29,6 +29,8 @@ class Limits(msgspec.Struct, frozen=True):
     transit_s: float = 1.0  # so long a task may be on its way to a worker that does not know of it yet
     max_pauses: int = 8  # of a request; then it runs to its end
     min_window: int = 4  # finished outputs that may wait in front of a stage, at least
+    batch: int = 1  # tasks that a worker may compute at once
+    batch_wait_s: float = 0.0  # so long a task may wait for others while a worker idles
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ class Lease(msgspec.Struct):
     touched_s: float
     started: bool = False
     pausing: bool = False
+    batch: Batch | None = None
 
 
 class Request(msgspec.Struct):
@@ -70,6 +73,7 @@ class Request(msgspec.Struct):
     shape: Shape | None = None  # what it asks for, as the control loop counts it
     priority: int = 0
     deadline_s: float | None = None  # monotonic: not finished by then, it fails
+    due_s: float | None = None  # monotonic: by then it should be finished; late, it is of use all the same
     at: int = 0
     lease: Lease | None = None
     outputs: dict[int, Output] = msgspec.field(default_factory=dict)
@@ -77,12 +81,16 @@ class Request(msgspec.Struct):
     blamed: set[str] = msgspec.field(default_factory=set)
     charged: set[int] = msgspec.field(default_factory=set)  # epochs in evidence: a worker given up may come back
     fenced: set[int] = msgspec.field(default_factory=set)  # epochs a worker was told to forget: never adopted again
+    alike: str = ""  # requests of a stage may share a batch with those that have the same; "": with none
+    alone: bool = False  # a batch with it took its worker down: it shares none any more
+    waiting_s: float | None = None  # since when it is first in line
     losses: int = 0  # since it last got further than ever before
     furthest: int = 0
     publishing: TaskRef | None = None
     started_s: float | None = None
     step: int = 0
     steps: int = 0
+    roles: tuple[Role, ...] = ()  # of its stages, filled in when it is taken up
     snapshot: Snapshot | None = None  # of the stage that it is at, or will be
     pauses: int = 0
 
@@ -99,7 +107,12 @@ class Request(msgspec.Struct):
     @property
     def role(self) -> Role:
         """The role that the request needs next, or is with."""
-        return Role(self.model, self.stages[self.at])
+        return self.roles[self.at] if self.roles else Role(self.model, self.stages[self.at])
+
+    @property
+    def sociable(self) -> bool:
+        """Whether it may share a batch: what has failed is tried by itself, and what was paused goes on by itself."""
+        return bool(self.alike) and not self.alone and not self.evidence and self.resumable is None
 
 
 class Book:
@@ -111,17 +124,20 @@ class Book:
         self.workers: dict[str, Worker] = {}
         self.fenced = 0
         self.redelivered = 0
+        self.pauses = 0
         self._epoch = incarnation * EPOCHS_PER_HEAD
         self._seq = 0
         self._waiting: dict[Role, Waiting] = {}
         self._pools: dict[Role, Pool] = {}
         self._before: dict[Role, Role] = {}
+        self._roles: dict[tuple[str, tuple[str, ...]], tuple[Role, ...]] = {}  # of every line of stages that was seen
         self._dirty: dict[Role, None] = {}
         self._out: list[Effect] = []
         self._on_hold: dict[str, None] = {}
         self._hold_until_s: float | None = None
         self._last_tick_s: float | None = None
         self._deadlines: list[tuple[float, str]] = []
+        self.look_again_s: float | None = None  # when a task has waited long enough for others
 
     def begin(self, incarnation: int) -> None:
         """Give out epochs above those of all earlier incarnations."""
@@ -129,7 +145,8 @@ class Book:
 
     def queued(self, role: Role) -> int:
         """Requests waiting for the role."""
-        return len(self._waiting.get(role, ()))
+        waiting = self._waiting.get(role)
+        return len(waiting) if waiting is not None else 0
 
     def leased(self, role: Role) -> Iterator[Lease]:
         """Tasks out with workers of the role."""
@@ -149,8 +166,12 @@ class Book:
         self.requests[request.id] = request
         if request.deadline_s is not None:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
-        for before, after in zip(request.stages, request.stages[1:], strict=False):
-            self._before[Role(request.model, after)] = Role(request.model, before)
+        roles = self._roles.get((request.model, request.stages))
+        if roles is None:
+            roles = tuple(Role(request.model, stage) for stage in request.stages)
+            self._roles[request.model, request.stages] = roles
+            self._before.update(zip(roles[1:], roles, strict=False))
+        request.roles = roles
 
     def _pool(self, role: Role) -> Pool:
         pool = self._pools.get(role)
@@ -159,7 +180,7 @@ class Book:
         return pool
 
     def _enqueue(self, request: Request) -> None:
-        if request.id in self._on_hold:
+        if self._on_hold and request.id in self._on_hold:
             return  # whoever has it may yet report
         role = request.role
         waiting = self._waiting.get(role)
@@ -174,9 +195,9 @@ class Book:
         Enough is never less than a task for each of this stage's workers: a few quick ones after many slow ones must not idle
         them.
         """
-        if request.at + 1 >= len(request.stages):
+        if request.at + 1 >= len(request.roles):
             return False
-        after, pool = Role(request.model, request.stages[request.at + 1]), self._pool(request.role)
+        after, pool = request.roles[request.at + 1], self._pool(request.roles[request.at])
         coming = self.queued(after) + pool.total_load
         return coming >= max(self.limits.min_window, 2 * self._pool(after).total_slots, pool.workers)
 
@@ -189,19 +210,36 @@ class Book:
             if request is None:
                 continue
             worker = None if self._blocked(request) else pool.pick(request.blamed)
-            if worker is None:
+            if worker is None or self._waits(request, worker, len(waiting) + 1, now):
                 waiting.push(request.id, request.priority, request.seq)
                 break
-            self._assign(request, worker, now)
+            self._assign(request, worker, now, self._shared(request))
             sent = True
         before = self._before.get(role)
         if sent and before is not None and self.queued(before):
             self._dirty[before] = None
 
-    def _assign(self, request: Request, worker: Worker, now: float) -> None:
+    def _waits(self, request: Request, worker: Worker, line: int, now: float) -> bool:
+        """Whether it is worth while to leave a worker idle for a moment: until there is a batch, or time is up."""
+        wait_s = self.limits.batch_wait_s
+        if not wait_s or not request.sociable or worker.leases or line >= self.limits.batch:
+            return False
+        if request.waiting_s is None:
+            request.waiting_s = now
+        due = request.waiting_s + wait_s
+        if now >= due:
+            return False
+        self.look_again_s = due if self.look_again_s is None else min(due, self.look_again_s)
+        return True
+
+    def _shared(self, request: Request) -> Batch | None:
+        """The batch that the request may share with those that wait as it does."""
+        return Batch(request.alike, self.limits.batch) if self.limits.batch > 1 and request.sociable else None
+
+    def _assign(self, request: Request, worker: Worker, now: float, batch: Batch | None = None) -> None:
         self._epoch += 1
         ref = TaskRef(request.id, request.stages[request.at], self._epoch)
-        request.lease = Lease(ref, worker.id, now, now)
+        request.lease, request.waiting_s = Lease(ref, worker.id, now, now, batch=batch), None
         worker.leases[request.id] = ref.epoch
         self._pool(worker.role).place(worker)
         attempt, snapshot = len(request.evidence) + 1, request.resumable
@@ -210,7 +248,7 @@ class Book:
         else:
             source = request.input if request.at == 0 else request.outputs[request.at - 1].handle
             at, spent = 0, 0.0
-        self._out.append(Assign(worker.id, ref, request.model, attempt, request.payload, source, at, spent))
+        self._out.append(Assign(worker.id, ref, request.model, attempt, request.payload, source, at, spent, batch))
 
     def _current(self, worker_id: str, ref: TaskRef) -> Request | None:
         request = self.requests.get(ref.request)
@@ -252,8 +290,9 @@ class Book:
         worker = self.workers.get(output.worker)
         self._fence(output.ref)
         if worker is not None:
-            worker.outputs.pop(output.ref.key, None)
-            self._out.append(Release(output.worker, output.ref.key))
+            key = output.ref.key
+            worker.outputs.pop(key, None)
+            self._out.append(Release(output.worker, key))
 
     def _drop_snapshot(self, request: Request) -> None:
         """It is of no use any more."""
@@ -324,8 +363,8 @@ class Book:
 
     def _forget(self, request: Request) -> None:
         self._discard_waiting(request)
+        self._on_hold.pop(request.id, None)
+        self.requests.pop(request.id, None)  # first: nothing of it needs to be fenced from here on
         self._drop_snapshot(request)
         for output in request.outputs.values():
             self._release(output)
-        self._on_hold.pop(request.id, None)
-        self.requests.pop(request.id, None)

@@ -6,6 +6,7 @@ a request keeps its place in line through all its stages, and when it is tried a
 
 import heapq
 import math
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -15,7 +16,9 @@ from planner.domain import Role, TaskRef
 
 MAX_SLOTS: Final = 64
 AHEAD_S: Final = 0.02  # enough work to bridge a round trip to the head, when tasks are shorter than that
+SHORTEST_S: Final = AHEAD_S / MAX_SLOTS  # from here down the most that there is
 MAX_AHEAD: Final = 16  # tasks held ahead because their tensors take long: each of them is memory
+NONE: Final = -1
 LATE: Final = 4.0  # mean deviations above the mean, as late as a transfer is expected to be (as TCP's timer, RFC 6298)
 
 
@@ -30,6 +33,9 @@ class Waiting:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._live)
 
     def __contains__(self, request: object) -> bool:
         return request in self._live
@@ -62,6 +68,7 @@ class Worker(msgspec.Struct):
     prefetch: int
     seen_s: float
     draining: bool = False
+    accelerator: str = ""
     preemptible: bool = False  # its tasks can be paused between two steps
     leases: dict[str, int] = msgspec.field(default_factory=dict)
     outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id
@@ -69,22 +76,28 @@ class Worker(msgspec.Struct):
     seconds: float | None = None  # moving mean of compute time
     fetch_s: float = 0.0  # moving mean of the time an input takes to arrive, and of how far it is off that
     fetch_off_s: float = 0.0
+    batch: int = 1  # tasks that it may compute at once
 
     @property
     def slots(self) -> int:
         """Tasks it may hold: one computing, and so many ahead that the next input is there when it is done.
 
-        That is at least ``prefetch``, more when tasks are shorter than a round trip or than a late transfer; 0 stays 0.
+        That is at least ``prefetch``, more when tasks are shorter than a round trip or than a late transfer; 0 stays 0. Where
+        tasks are batched: a batch computing, and the next one gathering behind it.
         """
         if self.draining:
             return 0
         ahead = self.prefetch
         if ahead and self.seconds is not None:
-            seconds = max(self.seconds, 1e-4)
+            if self.seconds <= SHORTEST_S:
+                return 1 + max(ahead, MAX_SLOTS - 1)
+            seconds = self.seconds
             if seconds < AHEAD_S:
                 ahead = max(ahead, min(MAX_SLOTS - 1, int(AHEAD_S / seconds)))
             late_s = self.fetch_s + LATE * self.fetch_off_s
             ahead = max(ahead, min(MAX_AHEAD, math.ceil(late_s / seconds) + 1 if late_s else 0))
+        if self.batch > 1:
+            return min(MAX_SLOTS, self.batch + max(ahead, self.batch if ahead else 0))
         return 1 + ahead
 
     def observe(self, seconds: float, fetch_s: float = 0.0) -> None:
@@ -98,49 +111,50 @@ class Worker(msgspec.Struct):
 class Pool:
     """Workers of one role that have credit, by how many tasks they hold."""
 
-    __slots__ = ("_buckets", "_least", "_loads", "_slots", "_where", "total_load", "total_slots", "workers")
+    __slots__ = ("_buckets", "_least", "_seats", "total_load", "total_slots", "workers")
 
     def __init__(self) -> None:
         self._buckets: list[dict[str, Worker]] = [{} for _ in range(MAX_SLOTS + 1)]
         self._least = 0  # all buckets below this one are empty
-        self._where: dict[str, int] = {}
-        self._slots: dict[str, int] = {}
-        self._loads: dict[str, int] = {}
+        self._seats: dict[str, list[int]] = {}  # worker → its slots, its load, its bucket or NONE
         self.total_slots = 0  # of all workers placed, with and without credit
         self.total_load = 0  # tasks out with them
         self.workers = 0  # those that take tasks
 
     def place(self, worker: Worker) -> None:
         """Put the worker where its load now belongs; without credit it is in no bucket."""
-        old = self._where.pop(worker.id, None)
-        if old is not None:
-            del self._buckets[old][worker.id]
-        load, slots = len(worker.leases), worker.slots
-        before = self._slots.get(worker.id, 0)
-        self.total_slots += slots - before
-        self.workers += (slots > 0) - (before > 0)
-        self.total_load += load - self._loads.get(worker.id, 0)
-        self._slots[worker.id], self._loads[worker.id] = slots, load
+        name, load, slots = worker.id, len(worker.leases), worker.slots
+        seat = self._seats.get(name)
+        if seat is None:
+            seat = self._seats[name] = [0, 0, NONE]
+        had_slots, had_load, old = seat
+        if old != NONE:
+            del self._buckets[old][name]
+        if slots != had_slots:
+            self.total_slots += slots - had_slots
+            self.workers += (slots > 0) - (had_slots > 0)
+        self.total_load += load - had_load
+        bucket = NONE
         if load < slots:
-            self._buckets[load][worker.id] = worker
-            self._where[worker.id] = load
+            bucket = load
+            self._buckets[load][name] = worker
             self._least = min(self._least, load)
+        seat[:] = slots, load, bucket
 
     def remove(self, worker_id: str) -> None:
         """Forget the worker."""
-        slots = self._slots.pop(worker_id, 0)
+        slots, load, old = self._seats.pop(worker_id, (0, 0, NONE))
         self.total_slots -= slots
         self.workers -= slots > 0
-        self.total_load -= self._loads.pop(worker_id, 0)
-        old = self._where.pop(worker_id, None)
-        if old is not None:
+        self.total_load -= load
+        if old != NONE:
             del self._buckets[old][worker_id]
 
     def pick(self, avoid: set[str]) -> Worker | None:
         """The least loaded worker, one that is not to be avoided if there is such a one with credit."""
-        if not self._where:
-            return None
         while not self._buckets[self._least]:
+            if self._least == MAX_SLOTS:
+                return None
             self._least += 1
         fallback = None
         for bucket in islice(self._buckets, self._least, None):

@@ -16,10 +16,10 @@ from planner.domain import Role, TaskRef
 from planner.run.book import LAST_WORDS, Lease, Output, Request
 from planner.run.dispatch import Worker
 from planner.run.effects import Attempt, Condemn, Effect, PauseTask, Publish
-from planner.run.pauses import Pauses
+from planner.run.viewing import Viewing
 
 
-class Ledger(Pauses):
+class Ledger(Viewing):
     """Call events, then collect :meth:`effects`."""
 
     # --- requests ---------------------------------------------------------------------------------------------
@@ -77,7 +77,16 @@ class Ledger(Pauses):
 
     # --- workers ----------------------------------------------------------------------------------------------
 
-    def worker_ready(self, worker_id: str, role: Role, prefetch: int, now: float, *, preemptible: bool = False) -> None:
+    def worker_ready(
+        self,
+        worker_id: str,
+        role: Role,
+        prefetch: int,
+        now: float,
+        *,
+        preemptible: bool = False,
+        accelerator: str = "",
+    ) -> None:
         """A worker has loaded a role and grants credit. What it made in an earlier role it still holds."""
         known = self.workers.get(worker_id)
         if known is not None and known.role != role:
@@ -87,10 +96,10 @@ class Ledger(Pauses):
             self._pool(known.role).remove(worker_id)
             known.role, known.computing, known.seconds = role, None, None
         if known is None:
-            known = Worker(worker_id, role, prefetch, now)
+            known = Worker(worker_id, role, prefetch, now, batch=self.limits.batch)
             self.workers[worker_id] = known
         known.seen_s = now
-        known.draining, known.preemptible = False, preemptible
+        known.draining, known.preemptible, known.accelerator = False, preemptible, accelerator
         self._pool(role).place(known)
         self._dirty[role] = None
 
@@ -115,20 +124,23 @@ class Ledger(Pauses):
     def worker_lost(self, worker_id: str, why: str, charge: Sequence[TaskRef] | None = None) -> None:
         """The worker is gone with all it held.
 
-        ``charge``: what it is known to have been computing; None: unknown, then the task that it started last.
+        ``charge``: what it is known to have been computing; None: unknown, then the task that it started last. Of a batch
+        nobody is charged: which of them it was shows when each is tried alone.
         """
         worker = self.workers.pop(worker_id, None)
         if worker is None:
             return
         self._pool(worker.role).remove(worker_id)
+        blamed = self._computing(worker) if charge is None else charge
         for key, request_id in list(worker.outputs.items()):
             self._output_gone(request_id, key)
         for request_id in list(worker.leases):
             request = self.requests.get(request_id)
             if request is not None and request.lease is not None and request.lease.worker == worker_id:
                 lease = request.lease
-                charged = lease.ref == worker.computing if charge is None else lease.ref in charge
-                self._lease_lost(request, lease, why, charged=charged)
+                suspect = lease.ref in blamed
+                request.alone = request.alone or (suspect and len(blamed) > 1)
+                self._lease_lost(request, lease, why, charged=suspect and len(blamed) == 1)
 
     def resync(
         self,
@@ -183,15 +195,20 @@ class Ledger(Pauses):
     def started(self, worker_id: str, ref: TaskRef, now: float) -> None:
         """Compute began; the input has arrived, so what lies before it is no longer needed."""
         request = self._current(worker_id, ref)
-        if request is None or request.lease is None:
+        if request is not None:
+            self._begun(request, worker_id, ref, now)
+
+    def _begun(self, request: Request, worker_id: str, ref: TaskRef, now: float) -> None:
+        if request.lease is None:
             return
         request.lease.started = True
         request.lease.touched_s = now
         self.workers[worker_id].computing = ref
         if request.started_s is None:
             request.started_s = now
-        for index in [i for i in request.outputs if i < request.at - 1]:
-            self._release(request.outputs.pop(index))
+        if request.at > 1:
+            for index in [i for i in request.outputs if i < request.at - 1]:
+                self._release(request.outputs.pop(index))
         holder = self.workers.get(request.snapshot.worker) if request.snapshot is not None else None
         if holder is not None and holder.draining and holder.id != worker_id:
             self._drop_snapshot(request)  # it goes as soon as nobody needs it
@@ -211,10 +228,13 @@ class Ledger(Pauses):
         output = request.resumable or request.outputs.get(request.at - 1)
         return output.worker if output is not None else None
 
-    def done(self, worker_id: str, ref: TaskRef, result: Any, seconds: float, fetch_s: float = 0.0) -> bool:
+    def done(
+        self, worker_id: str, ref: TaskRef, result: Any, seconds: float, fetch_s: float = 0.0, now: float | None = None
+    ) -> bool:
         """A stage was computed: ``result`` is a handle to its output, or after the last stage the artefact.
 
-        False when the result is fenced: it belongs to a lease that is no longer the present one.
+        ``now``: given where word of a short task's start may have been left out. False when the result is fenced: it belongs
+        to a lease that is no longer the present one.
         """
         request = self._current(worker_id, ref)
         if request is None:
@@ -224,6 +244,8 @@ class Ledger(Pauses):
                 return True  # said twice: we rely on that output
             self._drop(worker_id, ref)
             return False
+        if now is not None and request.lease is not None and not request.lease.started:
+            self._begun(request, worker_id, ref, now)
         worker = self.workers.get(worker_id)
         if worker is not None:
             worker.observe(seconds, fetch_s)
@@ -303,6 +325,13 @@ class Ledger(Pauses):
 
     def effects(self, now: float) -> list[Effect]:
         """Dispatch what can be dispatched, and hand over everything to be done, in order."""
+        if self.look_again_s is not None and now >= self.look_again_s:
+            self.look_again_s = None
+            self._dirty.update(dict.fromkeys(self._waiting))
+        if self.policy is not None:
+            if self._dirty or (self._ask_s is not None and now >= self._ask_s):
+                self._consult(now)
+            self._dirty.clear()
         while self._dirty:
             role = next(iter(self._dirty))
             del self._dirty[role]
@@ -392,10 +421,23 @@ class Ledger(Pauses):
                 self.worker_lost(worker.id, why)
                 return
             waited = position > 0 and not lease.started and now - lease.assigned_s > self.limits.steal_after_s
-            if waited and request.ready and self.queued(worker.role) == 0 and self._idle(worker.role, request.blamed):
+            if (
+                waited
+                and self.policy is None
+                and request.ready
+                and self.queued(worker.role) == 0
+                and self._idle(worker.role, request.blamed)
+            ):
                 self._revoke(request)
                 self._enqueue(request)
                 self._dispatch(worker.role, now)
+
+    def _computing(self, worker: Worker) -> list[TaskRef]:
+        """What it was computing as far as it told: the task that it started last, and those that may be in a batch with it."""
+        last = next((lease for lease in self._leases(worker) if lease.ref == worker.computing), None)
+        if last is None or last.batch is None:
+            return [] if last is None else [last.ref]
+        return [lease.ref for lease in self._leases(worker) if lease.started and lease.batch == last.batch]
 
     def _idle(self, role: Role, blamed: set[str]) -> bool:
         idle = (w for w in self.workers.values() if w.role == role and not w.leases and not w.draining)

@@ -32,6 +32,11 @@ class Pauses(Book):
         self._out.append(PauseTask(lease.worker, lease.ref))
         return True
 
+    def pause_all(self, worker_id: str) -> int:
+        """Have a worker that will be gone soon stop whatever it has; how many tasks that are."""
+        worker = self.workers.get(worker_id)
+        return sum(self.pause(request, bounded=False) for request in list(worker.leases)) if worker is not None else 0
+
     def paused(self, worker_id: str, ref: TaskRef, step: int, seconds: float, handle: Any) -> bool:
         """The task was stopped. ``handle``: to the snapshot after ``step`` steps; None: it begins anew from its input.
 
@@ -45,7 +50,7 @@ class Pauses(Book):
                 self._drop(worker_id, ref)
             return False
         self._unlease(request)
-        request.pauses += 1
+        request.pauses, self.pauses = request.pauses + 1, self.pauses + 1
         if handle is not None:
             self._keep(request, Snapshot(worker_id, ref, handle, step, seconds))
         self._rewind(request)
@@ -80,7 +85,7 @@ class Pauses(Book):
         self._keep(request, Snapshot(worker.id, ref, handle, step, seconds))
         if request.lease is not None and request.lease.ref == ref:
             self._unlease(request)  # word of the pause was lost on the way
-            request.pauses += 1
+            request.pauses, self.pauses = request.pauses + 1, self.pauses + 1
             self._rewind(request)
         elif request.at < index:
             self._revoke(request)  # whoever computes its input need not
