@@ -100,8 +100,9 @@ def test_a_worker_that_ended_is_forgotten_even_if_nobody_said_so(noticed: str) -
     bench = Bench()
     bench.up()
     ref = bench.submit("a")
+    assert ref is not None
     if noticed == "exit":
-        bench.hear("n1", wire.AgentBeat(1, (wire.WorkerVitals(WORKER, SLOT, 1, "exited", -9, computing=ref),)))
+        bench.hear("n1", wire.AgentBeat(1, (wire.WorkerVitals(WORKER, SLOT, 1, "exited", -9, computing=(ref,)),)))
     else:
         bench.pass_time(6.0)
     assert bench.roster.workers == {}
