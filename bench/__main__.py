@@ -58,6 +58,7 @@ def parts(seconds: float, *, long: bool) -> list[Part]:
         Part("transports", ("auto_vs_best",)),
         Part("wan", ("wan_bound",), ("--seconds", str(3 * seconds)), no_hosts),
         Part("cache", ("cache_encode_share",)),
+        Part("batches", ("batch_throughput", "batch_size")),
         Part("overload", ("rss_growth",), ("--seconds", str(overload_s))),
         Part("whole", ("disaggregated_vs_whole_fits", "disaggregated_vs_whole_tight"), ("--seconds", str(3 * seconds))),
     ]
