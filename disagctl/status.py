@@ -3,7 +3,7 @@
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -94,7 +94,13 @@ def stage_view(head: "Head", role: Role) -> StageView:
         fetch_s=mean(times.fetch_s),
         computed=computed,
         remembered=remembered,
+        batch=mean_batch(engine.batches.get(role, ())),
     )
+
+
+def mean_batch(sizes: Collection[int]) -> float | None:
+    """Of batches, given for each result the size of its batch; None of nothing."""
+    return len(sizes) / sum(1 / size for size in sizes) if sizes else None
 
 
 def is_ready(ledger: Ledger, worker: WorkerState) -> bool:

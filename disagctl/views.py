@@ -50,6 +50,7 @@ class StageView(msgspec.Struct):
     fetch_s: float | None = None
     computed: int = 0  # of a stage with a cache: results it computed, and results it had remembered
     remembered: int = 0
+    batch: float | None = None  # requests that were computed at once, in the mean of recent batches
 
 
 class LoopView(msgspec.Struct):

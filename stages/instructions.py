@@ -30,9 +30,13 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class Compute(msgspec.Struct, frozen=True):
-    """Run the task once those before it are over; answer with ``stepped``…, ``computed`` or ``compute_failed``."""
+    """Run the task once those before it are over; answer with ``stepped``…, ``computed`` or ``compute_failed``.
+
+    ``others``: together with these, if they fit together. Each is answered for by itself.
+    """
 
     task: Task
+    others: tuple[Task, ...] = ()
 
 
 class Stop(msgspec.Struct, frozen=True):

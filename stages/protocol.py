@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from planner.domain import Role, TaskRef
+from planner.domain import Batch, Role, TaskRef
 
 PROTOCOL_VERSION: Final = 1
 MAX_CONTROL_BYTES: Final = 1 << 20  # one frame on a control socket (ZMQ_MAXMSGSIZE: enforced before we see it)
@@ -117,6 +117,7 @@ class Task(msgspec.Struct, frozen=True):
     input: Offer | None = None  # the previous stage's output; for the first stage an uploaded input, if any
     resumed_at: int = 0  # not 0: ``input`` is a snapshot of this stage, taken after so many steps
     spent_s: float = 0.0  # of compute that is in the snapshot; what is told of the task later includes it
+    batch: Batch | None = None  # None: computed alone
 
 
 # --- worker → head -----------------------------------------------------------------------------------------------
@@ -213,7 +214,10 @@ class Via(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set."""
+    """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set.
+
+    ``seconds``: of computing it; of a batch the share of each member.
+    """
 
     ref: TaskRef
     seconds: float
@@ -222,6 +226,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     fetch_s: float = 0.0  # time the input took to arrive
     via: Via | None = None  # None: it was in the message
     cached: bool | None = None  # whether the result was remembered instead of computed; None: this stage forgets
+    batch: int = 1  # tasks that were computed at once
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -381,7 +386,7 @@ class WorkerVitals(msgspec.Struct, frozen=True):
     state: str
     exit_code: int | None = None
     rss_bytes: int = 0
-    computing: TaskRef | None = None  # of an exited worker: what it was computing when it ended
+    computing: tuple[TaskRef, ...] = ()  # of an exited worker: what it was computing when it ended, several in a batch
 
 
 class Neighbour(msgspec.Struct, frozen=True):

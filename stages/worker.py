@@ -174,6 +174,7 @@ class Worker:
                 self._perform(self.core.message(message))
                 if self.mail.items:
                     self._take_mail()
+            self._perform(self.core.settle())
             if lost:
                 self._perform(self.core.gap())
             self._take_mail()
@@ -218,8 +219,8 @@ class Worker:
                     self._outgoing.append(message)
                     if isinstance(message, Done):
                         self._brisk = message.seconds < BRISK_S
-                case Compute(task=task):
-                    self.pipeline.compute(task)
+                case Compute(task=task, others=others):
+                    self.pipeline.compute(task, others)
                 case Fetch(task=task):
                     self.pipeline.fetch(task)
                 case Publish(ref=ref):

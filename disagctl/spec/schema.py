@@ -178,12 +178,20 @@ class Policy(_Section):
         return DispatchConfig(self.dispatch) if isinstance(self.dispatch, str) else self.dispatch
 
 
+class Batches(_Section):
+    """Tasks that a worker computes at once; ``wait``: so long one may wait for others while a worker idles."""
+
+    max: Annotated[int, Meta(ge=1, le=64)] = 1
+    wait_s: Duration | None = field(name="wait", default=None)
+
+
 class Pipeline(_Section):
     """Whether a worker overlaps receiving, computing and sending; ``prefetch``: tasks it may hold besides, at least."""
 
     mode: Literal["async", "sync"] = "async"
     prefetch: Annotated[int, Meta(ge=1, le=16)] = 2
     encoder_cache: bool = True
+    batch: Batches = field(default_factory=Batches)
 
 
 class Transport(_Section):

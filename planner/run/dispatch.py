@@ -76,12 +76,14 @@ class Worker(msgspec.Struct):
     seconds: float | None = None  # moving mean of compute time
     fetch_s: float = 0.0  # moving mean of the time an input takes to arrive, and of how far it is off that
     fetch_off_s: float = 0.0
+    batch: int = 1  # tasks that it may compute at once
 
     @property
     def slots(self) -> int:
         """Tasks it may hold: one computing, and so many ahead that the next input is there when it is done.
 
-        That is at least ``prefetch``, more when tasks are shorter than a round trip or than a late transfer; 0 stays 0.
+        That is at least ``prefetch``, more when tasks are shorter than a round trip or than a late transfer; 0 stays 0. Where
+        tasks are batched: a batch computing, and the next one gathering behind it.
         """
         if self.draining:
             return 0
@@ -94,6 +96,8 @@ class Worker(msgspec.Struct):
                 ahead = max(ahead, min(MAX_SLOTS - 1, int(AHEAD_S / seconds)))
             late_s = self.fetch_s + LATE * self.fetch_off_s
             ahead = max(ahead, min(MAX_AHEAD, math.ceil(late_s / seconds) + 1 if late_s else 0))
+        if self.batch > 1:
+            return min(MAX_SLOTS, self.batch + max(ahead, self.batch if ahead else 0))
         return 1 + ahead
 
     def observe(self, seconds: float, fetch_s: float = 0.0) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from planner.domain import TaskRef
+from planner.domain import Batch, TaskRef
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -29,6 +29,7 @@ class Assign(msgspec.Struct, frozen=True):
         0  # not 0: ``input`` is a snapshot after so many steps, in which lie ``spent_s`` seconds of compute
     )
     spent_s: float = 0.0
+    batch: Batch | None = None
 
 
 class CancelTask(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from planner.domain import Role, Shape
+from planner.domain import Batch, Role, Shape
 from planner.run.book import Limits, Request
 from planner.run.dispatch import Worker
 from planner.run.orders import (
@@ -66,12 +66,13 @@ class Viewing(Pauses):
             case Start(requests=requests, worker=name):
                 worker = self.workers.get(name)
                 if worker is not None and not worker.leases and not worker.draining:
+                    batch = Batch(f"{self._epoch}", min(len(requests), self.limits.batch))
                     for request_id in requests:
-                        self._start(request_id, worker, now)
+                        self._start(request_id, worker, now, batch if batch.most > 1 else None)
             case Pause(request=request_id):
                 self.pause(request_id)
             case AskAgain(at_s=at_s):
-                self._ask_s = at_s
+                self._ask_s = self.look_again_s = at_s
             case _:
                 pass  # a worker has the role and the GPUs that it was started with
 
@@ -82,14 +83,14 @@ class Viewing(Pauses):
             for order in self.policy.decide(self.view(), now):
                 self.obey(order, now)
 
-    def _start(self, request_id: str, worker: Worker, now: float) -> None:
+    def _start(self, request_id: str, worker: Worker, now: float, batch: Batch | None) -> None:
         request = self.requests.get(request_id)
         if request is None or request.role != worker.role:
             return
         waiting = self._waiting.get(worker.role)
         if waiting is not None and request_id in waiting:
             waiting.discard(request_id)
-            self._assign(request, worker, now)
+            self._assign(request, worker, now, batch)
 
     def _lines(self) -> list[tuple[Role, list[str]]]:
         return [(role, [n for n in line if n in self.requests]) for role, line in self._waiting.items()]
@@ -119,6 +120,7 @@ class Viewing(Pauses):
             request.pauses,
             request.stages[request.at + 1 :],
             held.worker if held is not None else "",
+            batch_key=request.alike if self._shared(request) is not None else "",
             avoid=frozenset(request.blamed),
         )
 

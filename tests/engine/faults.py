@@ -49,7 +49,7 @@ def kill(world: World) -> None:
 
 
 def kill_computing(world: World) -> None:
-    busy = [p for p in world.procs.values() if p.alive and p.computing is not None and _bearable(world, p)]
+    busy = [p for p in world.procs.values() if p.alive and p.computing and _bearable(world, p)]
     if busy:
         proc = world.clockwork.rng.choice(busy)
         world.say(f"kill -9 {proc.id}, computing {proc.computing}")
@@ -84,7 +84,7 @@ def wedge(world: World) -> None:
 def stall(world: World) -> None:
     """Its computing thread hangs."""
     proc = _victim(world)
-    if proc is not None and proc.computing is not None:
+    if proc is not None and proc.computing:
         world.say(f"{proc.id} stalls, computing {proc.computing}")
         proc.stalled = True
 
