@@ -140,6 +140,7 @@ def attainment(found: Sequence[Outcome]) -> list[Figure]:
 def stages(found: Sequence[Outcome]) -> list[Figure]:
     """Latency against whole pipelines on one GPU each (the fleet that loads are multiples of), and on any fixed degree."""
     figures = []
+    found = [one for one in found if not one.unserved]  # a fleet that cannot hold all models is none to compare with
     for field, bar in (("mean_s", 2.5), ("p95_s", 3.6)):
         rows = {where: row for where, row in means(found, field).items() if "trident" in row and where[2] <= 0.9}
         for name, gpus in sorted({where[:2] for where in rows}):
@@ -148,8 +149,8 @@ def stages(found: Sequence[Outcome]) -> list[Figure]:
                 ("whole_1", ("whole-1 fifo",)),
                 ("best_whole", tuple(b.name for b in baselines() if b.layout == "whole")),
             ):
-                at = max(here, key=lambda where: min(rows[where][fleet] for fleet in fleets) / rows[where]["trident"])
-                theirs = min(rows[at][fleet] for fleet in fleets)
+                at = max(here, key=lambda where: _least(rows[where], fleets) / rows[where]["trident"])
+                theirs = _least(rows[at], fleets)
                 figures.append(
                     Figure(
                         f"{field}_vs_{peer}_{name}_{gpus}", rounded(theirs / rows[at]["trident"]), "x",
@@ -157,6 +158,10 @@ def stages(found: Sequence[Outcome]) -> list[Figure]:
                     )
                 )  # fmt: skip
     return figures
+
+
+def _least(row: dict[str, float], fleets: Iterable[str]) -> float:
+    return min(row[fleet] for fleet in fleets if fleet in row)
 
 
 if __name__ == "__main__":
