@@ -86,10 +86,10 @@ def _picture(path: Path, found: Sequence[Outcome], names: Sequence[str]) -> None
 
     path.parent.mkdir(parents=True, exist_ok=True)
     scales = sorted({one.point.scale for one in found})
-    loads = sorted({one.point.load for one in found})
     figure, panels = plt.subplots(1, len(scales), figsize=(3.2 * len(scales), 3.0), sharey=True, squeeze=False)
     for panel, scale in zip(panels[0], scales, strict=True):
-        _panel(panel, [one for one in found if one.point.scale == scale], loads, names)
+        here = [one for one in found if one.point.scale == scale]
+        _panel(panel, here, sorted({one.point.load for one in here}), names)
         panel.set_title(f"SLO {scale:g} × isolated", fontsize=9)
         panel.set_xlabel("load")
     panels[0][0].set_ylabel("on time")
