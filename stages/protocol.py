@@ -30,6 +30,7 @@ class ModelSource(msgspec.Struct, frozen=True):
     adapter: str | None = None  # entry-point name in ``disagctl.adapters``; None = the first that supports it
     options: bytes = b"{}"  # JSON the adapter understands (the synthetic model's stages; the experts as stages …)
     precision: str = "auto"  # of the stage the source is told for: a name of planner.precision; auto: by ``dtype``
+    ranks: int = 1  # GPUs that a worker of the stage computes on
 
 
 # --- tensors in flight -------------------------------------------------------------------------------------------
