@@ -30,7 +30,7 @@ class DispatchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     elastic: bool = True
     batch: bool = True
     placement: bool = True
-    max_pauses: int = 4
+    max_pauses: int = 16
     max_batch: int = 8
 
 
@@ -121,6 +121,10 @@ class Times(Protocol):
 
     def step_s(self, role: Role, accelerator: str, shape: Shape, batch: int = 1, degree: int = 1) -> float | None:
         """One step of a batch of so many on so many GPUs; of a stage without steps, all of it."""
+        ...
+
+    def stage_s(self, role: Role, accelerator: str, shape: Shape, degree: int = 1) -> float | None:
+        """A whole stage of one request, all its steps."""
         ...
 
     def resume_s(self, job: Job, worker: str) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stages.models import synthetic
 from stages.models.base import Batching, File, ModelError
 from stages.models.synthetic import SyntheticAdapter, SyntheticStage
 from stages.parcel import Parcel
@@ -157,8 +156,8 @@ print((time.perf_counter() - begin) / 2000)
 
 def test_a_batch_takes_as_long_as_its_law_says_and_changes_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(synthetic.time, "sleep", slept.append)
-    monkeypatch.setattr(synthetic.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     model = stage("denoise", {"denoise": {"seconds": 1.0, "steps": 2, "batch_growth": 0.25}})
     requests: list[tuple[dict[str, Any], Parcel | None]] = [({"prompt": text, "seed": 1}, None) for text in "abcde"]
     assert isinstance(model, Batching)

@@ -4,6 +4,7 @@ import pytest
 
 from stages import core as limits
 from stages import instructions as do
+from stages import line
 from stages import protocol as wire
 from tests.stages.bench import ARTIFACT, assign, finish, hello, kinds, offer, ready, ref
 
@@ -68,7 +69,7 @@ def test_the_next_inputs_come_while_this_one_computes_and_the_last_result_leaves
     assert kinds(core.message(assign("c"))) == ["Fetch c"]
     assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a", "Send Started"]
     states = {held.task.ref.request: held.state for held in core.tasks.values()}
-    assert states == {"a": limits.PUBLISHING, "b": limits.COMPUTING, "c": limits.FETCHING}
+    assert states == {"a": line.PUBLISHING, "b": line.COMPUTING, "c": line.FETCHING}
 
 
 def test_one_late_input_does_not_hold_up_the_others_and_fetches_are_bounded() -> None:
@@ -140,10 +141,10 @@ def test_the_line_is_longer_for_tasks_that_take_no_time() -> None:
     core = ready()
     for i in range(2 * limits.BRISK_AHEAD):
         core.message(assign(f"r{i}", inline=True))
-    started = [held for held in core.tasks.values() if held.state == limits.COMPUTING]
+    started = [held for held in core.tasks.values() if held.state == line.COMPUTING]
     assert len(started) == 1 + limits.AHEAD
     core.published(ref("r0"), offer("r0"), None, limits.BRISK_S / 2)
-    computing = [held for held in core.tasks.values() if held.state == limits.COMPUTING]
+    computing = [held for held in core.tasks.values() if held.state == line.COMPUTING]
     assert len(computing) == 1 + limits.BRISK_AHEAD
     assert [held.started for held in computing] == [True] + limits.BRISK_AHEAD * [False]
 

@@ -1,0 +1,94 @@
+"""The GPUs of a View as a policy takes them: which are idle, which go together, and taking them one after another."""
+
+from collections.abc import Mapping
+
+from planner.run.orders import Instance, Job, Running, View
+
+
+class Floor:
+    """Consumed by :meth:`take` and :meth:`grow`: what they gave out is no longer idle."""
+
+    def __init__(self, view: View, degrees: tuple[int, ...], now: float) -> None:
+        able = [one for one in view.instances if not one.draining]
+        self._instances: dict[str, Instance] = {one.worker: one for one in view.instances}
+        self._idle: dict[str, Instance] = {one.worker: one for one in able if one.credit > 0}
+        self._tasks = view.running
+        self.gpus = sum(max(one.degrees) for one in able if one.loading is None)
+        self.degrees, self.now = degrees, now
+        self.accelerator = able[0].accelerator if able else ""
+
+    @property
+    def idle(self) -> int:
+        """Instances that could start something."""
+        return len(self._idle)
+
+    def left(self) -> list[Instance]:
+        """Those that nobody took."""
+        return list(self._idle.values())
+
+    def instance(self, worker: str) -> Instance | None:
+        """By its name."""
+        return self._instances.get(worker)
+
+    def size(self, task: Running) -> int:
+        """GPUs that a task holds: those of its instance, or its own and its peers'."""
+        at = self._instances.get(task.worker)
+        return len(task.peers) + 1 if at is None or at.joins else max(at.degrees)
+
+    def joined(self, task: Running) -> bool:
+        """Whether its degree may change by lending."""
+        at = self._instances.get(task.worker)
+        return at is not None and at.joins
+
+    def held_back(self, coming: Mapping[str, int]) -> int:
+        """GPUs of tasks that are about to change, as they will be then."""
+        return sum(coming.get(task.jobs[0].request, self.size(task)) for task in self._tasks if task.pausing)
+
+    def able(self, job: Job) -> list[Instance]:
+        """Idle ones with the job's weights, best first: where its input is, then those that can do little else."""
+        found = [one for one in self._idle.values() if job.role in one.residents]
+        return sorted(
+            found, key=lambda one: (one.worker in job.avoid, one.worker != job.held_by, len(one.residents), one.worker)
+        )
+
+    def take(self, job: Job, gpus: int) -> tuple[str, ...]:
+        """Up to so many idle GPUs of one node, a power of two; the first is the task's worker. Empty: there are none."""
+        able = self.able(job)
+        if not able:
+            return ()
+        if not able[0].joins or gpus == 1:
+            del self._idle[able[0].worker]
+            return (able[0].worker,)
+        nodes: dict[str, list[str]] = {}
+        for one in able:
+            nodes.setdefault(one.node, []).append(one.worker)
+        enough = [workers for workers in nodes.values() if len(workers) >= gpus]
+        home = self._instances[job.held_by].node if job.held_by in self._instances else ""
+        chosen = (
+            min(enough, key=lambda workers: (workers is not nodes.get(home), len(workers)))
+            if enough
+            else max(nodes.values(), key=len)
+        )
+        count = gpus if enough else 1 << (len(chosen).bit_length() - 1)
+        taken = tuple(chosen[:count])
+        for worker in taken:
+            del self._idle[worker]
+        return taken
+
+    def grow(self, task: Running, gpus: int) -> tuple[str, ...]:
+        """The task's peers, were it to have up to so many GPUs of its node; its present ones when no more are idle."""
+        at, have = self._instances[task.worker], self.size(task)
+        near = [
+            one.worker
+            for one in self._idle.values()
+            if one.joins and one.node == at.node and task.role in one.residents
+        ]
+        wanted = gpus
+        while wanted > have and wanted - have > len(near):
+            wanted //= 2
+        if wanted <= have:
+            return task.peers
+        more = near[: wanted - have]
+        for worker in more:
+            del self._idle[worker]
+        return (*task.peers, *more)

@@ -1,0 +1,113 @@
+"""Stage-level dispatch and placement for short latencies: which instance, at what degree, serves each stage; what is where.
+
+After TridentServe (arXiv 2510.02838): a *dispatch plan* gives each pending stage GPUs and a degree, a *placement plan* says
+which stages reside on which GPU and follows the mix, and what turns out not to reside where it is wanted is moved at dispatch.
+Its dispatcher is an integer programme; ours is the multiple-choice knapsack over all GPUs, solved exactly, whose objective is
+the rate at which work is finished: a request's speed-up over what it has left, to a power below 1 so that long ones are not
+left over. With ``preempt`` it may also pause, which TridentServe does not.
+"""
+
+import math
+from typing import Final
+
+from planner.domain import Role
+from planner.run.orders import DispatchConfig, Instance, Job, Load, Order, Start, Times, View
+from planner.run.policies.demand import Demands
+from planner.run.policies.floor import Floor
+from planner.run.policies.joint import Joint, by_key
+from planner.run.policies.outlook import Prospect
+from planner.run.policies.placement import Move, rederive
+
+KEEP: Final = 0.02  # of a change's worth, relative: see Trident.worth
+EVENLY: Final = 0.6  # 1: shortest first; 0: all alike
+AHEAD_S: Final = 2.0
+WIDEST: Final = 128  # waiting requests that the choice is about, at most
+REVIEW_S: Final = 20.0  # between two looks at the placement plan
+PATIENCE: Final = 1.0  # loads that a stage waits before weights are moved for it
+
+
+class Trident(Joint):
+    """Remembers the mix, besides what it ordered."""
+
+    def __init__(self, config: DispatchConfig, times: Times) -> None:
+        super().__init__(config, times, KEEP)
+        self._demands = Demands(times)
+        self._reviewed_s: float | None = None
+
+    def decide(self, view: View, now: float) -> list[Order]:
+        """Starts and changes of degree; then weights that are to move."""
+        self.outlook.begin()
+        floor = Floor(view, self.outlook.degrees(view), now)
+        if not floor.gpus:
+            return []
+        self._demands.see(view, floor.accelerator, now)
+        orders = (
+            self.settle(view, floor, self._waiting(view, floor), worth, now + AHEAD_S)
+            if view.pending or view.running
+            else []
+        )
+        if not self.config.placement:
+            return orders
+        started = {name for order in orders if isinstance(order, Start) for name in order.requests}
+        loads = self._on_dispatch(view, floor, started, now) or self._review(view, floor, now)
+        return [*orders, *loads]
+
+    def _waiting(self, view: View, floor: Floor) -> list[list[Job]]:
+        """Those whose weights are somewhere, the shortest first."""
+        there = {role for one in view.instances for role in one.residents}
+        jobs = [job for job in view.pending if job.role in there]
+        work = {job.request: self.outlook.prospect(job, floor).work_s for job in jobs}
+        jobs.sort(key=lambda job: (-job.priority, work[job.request], job.seq))
+        return by_key(jobs[:WIDEST], batch=self.config.batch)
+
+    # --- placement --------------------------------------------------------------------------------------------
+
+    def _on_dispatch(self, view: View, floor: Floor, started: set[str], now: float) -> list[Order]:
+        """A stage that waits longer than its weights would take to move has them moved to a GPU that is idle."""
+        coming = {one.loading for one in view.instances if one.loading is not None}
+        for job in view.pending:
+            if job.request in started or job.role in coming:
+                continue
+            wait_s = self._wait_s(view, floor, job.role, now)
+            load_s = self.outlook.times.load_s(job.role, floor.accelerator)
+            if wait_s <= PATIENCE * load_s:
+                continue
+            move = self._demands.room(floor.left(), job.role, view)
+            if move is not None:
+                return [_load(move, "a stage waits for it")]
+        return []
+
+    def _wait_s(self, view: View, floor: Floor, role: Role, now: float) -> float:
+        """Until some GPU with the role is free."""
+        ends: dict[str, float] = {}
+        for task in view.running:
+            end = self.outlook.end_s(task, floor) - now
+            ends.update(dict.fromkeys((task.worker, *task.peers), end))
+        holders = [one for one in view.instances if role in one.residents and not one.draining]
+        return min((ends.get(one.worker, 0.0) for one in holders), default=float("inf"))
+
+    def _review(self, view: View, floor: Floor, now: float) -> list[Order]:
+        """Now and then: the move that the mix makes most of, where it is worth what it costs."""
+        if self._reviewed_s is not None and now - self._reviewed_s < REVIEW_S:
+            return []
+        self._reviewed_s = now
+        if any(one.loading is not None for one in view.instances):
+            return []
+        held = {one.worker: one.residents for one in view.instances if not one.draining}
+        memory = {one.worker: one.memory_gib for one in view.instances if not one.draining}
+        loads = {
+            demand.role: self.outlook.times.load_s(demand.role, floor.accelerator)
+            for demand in self._demands.rates(now)
+        }
+        idle: list[Instance] = floor.left()
+        move = rederive(self._demands.rates(now), held, memory, loads, {one.worker for one in idle})
+        return [] if move is None else [_load(move, "the mix has shifted")]
+
+
+def worth(job: Job, prospect: Prospect, gpus: int) -> float:
+    """Speed over what is left, less for long ones. In units in which a request of one second on one GPU is worth 1."""
+    return prospect.speed(gpus) * math.pow(max(prospect.work_s, 1e-3), -EVENLY) * (1 + max(job.priority, 0))
+
+
+def _load(move: Move, why: str) -> Load:
+    return Load(move.worker, move.role, move.drop, why)
