@@ -18,7 +18,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv venv-dev quickstart test test-sky test-families bench paper-trace soak tiny-models lint format clean distclean
+.PHONY: help venv venv-dev quickstart test test-sky test-sky-slice test-families bench paper-trace soak tiny-models lint format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ test: $(DEV) ## the tests, all but the slow ones
 
 test-sky: $(SKY) ## SkyPilot for real, on a Slurm and an EC2 brought up on this machine (root; ARGS='-m sky': the Slurm only)
 	@$(BIN)/python -m pytest -q -m 'sky or sky_ec2' tests/sky $(ARGS)
+
+test-sky-slice: $(SKY) ## some minutes of it: a service on the Slurm, its pictures, a machine killed under load
+	@$(BIN)/python -m pytest -q -rs -m sky tests/sky/test_service.py -k 'very_pictures or killed_under_load' $(ARGS)
 
 test-families: $(DEV) ## every model family, bit for bit, as stages and in one process
 	@$(BIN)/python -m pytest -q -m families $(ARGS)
@@ -68,7 +71,7 @@ clean: ## remove caches, build artefacts and outputs (.venv stays)
 distclean: clean ## clean, and remove .venv and .venv-ray
 	@rm -rf .venv .venv-ray
 
-test test-sky test-families: export OMP_NUM_THREADS ?= 1
+test test-sky test-sky-slice test-families: export OMP_NUM_THREADS ?= 1
 
 # --- .venv ------------------------------------------------------------------------------------------------------
 # The stamps are newer than what they were made from; as long as they are, no pip runs.

@@ -18,6 +18,7 @@ from bench import report, twohosts
 from bench.figures import Figure
 
 LIMIT_S: Final = 1800.0  # of a part
+SECONDS: Final = 5.0
 LONG_EFFICIENCY_S: Final = 600.0
 LONG_OVERLOAD_S: Final = 300.0
 
@@ -100,7 +101,9 @@ def run(chosen: list[Part]) -> tuple[list[Figure], list[str]]:
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="duration of a load; some take two or three of them")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="duration of a load; some take two or three of them"
+    )
     parser.add_argument("--long", action="store_true", help="efficiency over ten minutes, overload over five")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these parts or figures")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write a page with pictures; not with --only")

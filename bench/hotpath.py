@@ -33,10 +33,10 @@ CLIENT = "bench.http_load"
 
 def submitter(head: Head) -> Callable[[], Awaitable[None]]:
     """One request through the gateway's own path, until its result is durable."""
-    ctx = Context(head, Limits())
+    ctx, asked = Context(head, Limits()), Request(SCOPE)
 
     async def one() -> None:
-        job = await submit(ctx, new_job(ctx, Request(SCOPE), "image", DECODER.decode(BODY)))
+        job = await submit(ctx, new_job(ctx, asked, "image", DECODER.decode(BODY)))
         done = await head.wait(job.id, seen_version=None, timeout_s=60.0)
         if done is None or done.status != "succeeded":
             msg = f"a benchmark request ended as {done.status if done else 'nothing'}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from disagctl.head import Head
 from disagctl.lifecycle import create
+from disagctl.settings import collect_rarely
 from disagctl.spec import parse_spec
 from disagctl.state import paths
 
@@ -41,6 +42,7 @@ async def running(
             head = Head(where)
             if prepare is not None:
                 prepare(head)
+            collect_rarely()  # as the head's own process does
             task = asyncio.create_task(head.run())
             try:
                 await _ready(head, task, ready_s)

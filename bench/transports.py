@@ -1,7 +1,8 @@
 """Every transport between two processes at four sizes, and how ``auto`` compares to the best: python -m bench.transports
 
 A hand-off is offer → the message that carries it → fetch and verify → acknowledgement, as in :mod:`bench.handoff`. All ways of
-a size take turns, so that whatever else the machine does hits all of them. *near* is one host; *far* are two processes
+a size take turns, so that whatever else the machine does hits all of them; ``auto`` is compared with the way of the least
+median within each round, and the median of these ratios counts. *near* is one host; *far* are two processes
 that take each other for strangers (no shared memory), over loopback.
 """
 
@@ -32,7 +33,7 @@ from stages.transport.outbox import MAX_INLINE_BYTES, HeldOutbox, Reach
 from stages.transport.segments import remove_service
 
 SIZES = (1 << 10, 1 << 20, 16 << 20, 64 << 20)
-ROUNDS = {1 << 10: 200, 1 << 20: 120, 16 << 20: 24, 64 << 20: 12}
+ROUNDS = {1 << 10: 300, 1 << 20: 150, 16 << 20: 41, 64 << 20: 25}
 WARM_UP = 10  # of each way: connections, slots, and what auto has to learn first
 TRUSTED = ("127.0.0.0/8",)
 NEAR: tuple[TransportMode, ...] = ("inline", "shm", "zmq", "mooncake", "auto")
@@ -114,8 +115,8 @@ def shm_root() -> Iterator[Path]:
         remove_service(root.resolve())
 
 
-def quartiles(producer: Producer, size: int, scale: float) -> dict[Way, float]:
-    """Lower quartile of seconds of each way that can carry the size: what else a machine does only makes them longer."""
+def rounds(producer: Producer, size: int, scale: float) -> dict[Way, list[float]]:
+    """Seconds of each way that can carry the size, round by round; all ways of a round in random order."""
     data = memoryview(random.Random(size).randbytes(size))
     parcel = pack({"latents": Leaf((size,), "uint8", data)})
     ways = [way for way in producer.boxes if way[1] != "inline" or size <= MAX_INLINE_BYTES]
@@ -126,7 +127,7 @@ def quartiles(producer: Producer, size: int, scale: float) -> dict[Way, float]:
             took, _ = producer.hand_off(way, f"{way}{turn}", parcel)
             if turn >= WARM_UP:
                 times[way].append(took)
-    return {way: statistics.quantiles(found, n=4)[0] for way, found in times.items()}
+    return times
 
 
 def measure(scale: float = 1.0) -> list[Figure]:
@@ -136,14 +137,19 @@ def measure(scale: float = 1.0) -> list[Figure]:
     with shm_root() as root, ExitStack() as stack:
         producer = Producer(root, stack)
         for size in SIZES:
-            found = quartiles(producer, size, scale)
+            times = rounds(producer, size, scale)
+            found = {way: statistics.median(taken) for way, taken in times.items()}
             label = f"{size >> 20}mib" if size >= 1 << 20 else f"{size >> 10}kib"
             for (where, mode), seconds in found.items():
                 figures.append(Figure(f"transport_{label}_{where}_{mode}", rounded(seconds * 1e3), "ms", None, "lower"))
             for where in ("near", "far"):
                 fixed = {mode: s for (w, mode), s in found.items() if w == where and mode != "auto"}
                 best = min(fixed, key=lambda mode: fixed[mode])
-                share = fixed[best] / found[where, "auto"]
+                pairs = zip(times[where, best], times[where, "auto"], strict=True)
+                share = statistics.median(fixed_s / auto_s for fixed_s, auto_s in pairs)
+                figures.append(
+                    Figure(f"auto_vs_best_{label}_{where}", rounded(share), "fraction", None, "higher", best)
+                )
                 if share < worst:
                     worst, at = share, f"{best}, {label}, {where}"
     figures.append(Figure("auto_vs_best", rounded(worst), "fraction", BAR, "higher", at, 1.0))

@@ -58,6 +58,7 @@ class FrontDesk:
         self.latencies_s: deque[float] = deque(maxlen=RECENT)  # acceptance to durable result
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._acting = False
 
     # --- accepting --------------------------------------------------------------------------------------------
 
@@ -82,20 +83,20 @@ class FrontDesk:
             raise StorageFull(str(err)) from err
         if earlier is not None:
             return await self._earlier(job_id, job, *earlier)
-        live = self.book.add(rows)
+        live = self.book.add(rows, job.params)
         self.counts["accepted"] += len(rows)
         for row in rows:
             request = self._request(row)
             self._engine.watcher.arrived(request, request.submitted_s)
             self._ledger.submit(request)
-        self._engine.act()
+        self._act_soon()
         return self.book.view(live)
 
     def restore(self, rows: list[ItemRow]) -> list[Request]:
         """Take up what an earlier head had accepted; the caller hands the requests to the ledger."""
         by_job: dict[str, list[ItemRow]] = {}
         for job in dict.fromkeys(row.job for row in rows):
-            by_job[job] = self.book.load("job=? ORDER BY idx", (job,))
+            by_job[job] = self.book.load_job(job)
         for job_rows in by_job.values():
             self.book.add(job_rows)
         return [self._request(row) for job_rows in by_job.values() for row in job_rows if row.state == "open"]
@@ -187,11 +188,31 @@ class FrontDesk:
 
     def publish(self, effect: fx.Publish) -> None:
         """Make the result durable, then tell the ledger."""
-        self._spawn(self._publish(effect))
+        artifact: Artifact = effect.artifact
+        if artifact.data or not artifact.nbytes:
+            self._succeed(effect, None)
+        else:
+            self._spawn(self._publish_file(effect))
 
     def finish(self, effect: fx.Finish) -> None:
         """Make the ending durable."""
-        self._spawn(self._finish(effect))
+        row = self._row(effect.request)
+        if row is None:
+            return
+        ending = msgspec.structs.replace(
+            row,
+            state=effect.outcome,
+            finished_at=clock.wall_s(),
+            attempts=effect.attempts,
+            code=effect.code,
+            message=effect.message,
+            param=effect.param,
+            evidence=msgspec.json.encode(effect.evidence) if effect.evidence else None,
+        )
+        if effect.code == "dead_letter":
+            tries = "; ".join(f"{a.stage} on {a.worker}: {a.code}" for a in effect.evidence)
+            self.event("dead_letter", f"{effect.request}: given up after {tries}")  # no message: it may quote a prompt
+        self._write_ending(ending)
 
     def progress(self, request: str) -> None:
         """The request has moved."""
@@ -226,10 +247,11 @@ class FrontDesk:
         now = self._engine.clock()
         age_s = max(0.0, clock.wall_s() - row.created_at)  # more than nothing when an earlier head accepted it
         deadline_s = None if row.deadline_s is None else now + row.deadline_s - age_s
+        shape = shape_of(row.params, info.card)
         return Request(
             row.id, row.model, info.card.stages, payload, 0, now,
-            alike=self._alike(row), input=offer, shape=shape_of(row.params, info.card), priority=row.priority,
-            deadline_s=deadline_s,
+            alike=self._alike(row), input=offer, shape=shape, priority=row.priority, deadline_s=deadline_s,
+            due_s=self._engine.watcher.due_s(row.model, shape, now - age_s),
         )  # fmt: skip
 
     def _alike(self, row: ItemRow) -> str:
@@ -268,17 +290,20 @@ class FrontDesk:
         if not task.cancelled() and (err := task.exception()) is not None:
             log.error("a background task failed", exc_info=err)
 
-    async def _publish(self, effect: fx.Publish) -> None:
-        artifact: Artifact = effect.artifact
+    async def _publish_file(self, effect: fx.Publish) -> None:
         item = effect.ref.request
         try:
-            file = None if artifact.data or not artifact.nbytes else await self._store_file(effect.ref, item, artifact)
+            file = await self._store_file(effect.ref, item, effect.artifact)
         except MissingArtifact as err:
             self.event("artifact_missing", f"{item}: {err}")
             self._ledger.publish_failed(item, str(err))
             self._engine.act()
             return
-        row = self._row(item)
+        self._succeed(effect, file)
+
+    def _succeed(self, effect: fx.Publish, file: str | None) -> None:
+        artifact: Artifact = effect.artifact
+        row = self._row(effect.ref.request)
         if row is None:
             return
         ending = msgspec.structs.replace(
@@ -292,14 +317,7 @@ class FrontDesk:
             data=artifact.data or None,
             file=file,
         )
-        await self._write_ending(ending)
-        now, request = self._engine.clock(), self._ledger.requests.get(item)
-        if request is not None:
-            self.latencies_s.append(now - request.submitted_s)
-            self._engine.watcher.finished(request, now - request.submitted_s, now)
-        self._ledger.published(item)
-        self.finished_at.append(now)
-        self._ended(ending)
+        self._write_ending(ending)
 
     async def _store_file(self, ref: TaskRef, item: str, artifact: Artifact) -> str:
         while True:
@@ -309,39 +327,40 @@ class FrontDesk:
                 self.event("storage", f"{item}: cannot store the result yet: {err}")
                 await asyncio.sleep(RETRY_S)
 
-    async def _finish(self, effect: fx.Finish) -> None:
-        row = self._row(effect.request)
-        if row is None:
-            return
-        ending = msgspec.structs.replace(
-            row,
-            state=effect.outcome,
-            finished_at=clock.wall_s(),
-            attempts=effect.attempts,
-            code=effect.code,
-            message=effect.message,
-            param=effect.param,
-            evidence=msgspec.json.encode(effect.evidence) if effect.evidence else None,
-        )
-        if effect.code == "dead_letter":
-            tries = "; ".join(f"{a.stage} on {a.worker}: {a.code}" for a in effect.evidence)
-            self.event("dead_letter", f"{effect.request}: given up after {tries}")  # no message: it may quote a prompt
-        await self._write_ending(ending)
-        self._ended(ending)
+    def _write_ending(self, row: ItemRow) -> None:
+        """Until it is on disk: nobody may see it, and its workers must not forget it, before."""
 
-    async def _write_ending(self, row: ItemRow) -> None:
-        while True:
-            try:
-                await self._store.write(finish_item(row))
-            except StoreFull as err:
-                self.event("storage", f"{row.id}: cannot record its ending yet: {err}")
-                await asyncio.sleep(RETRY_S)
+        def told(result: Any) -> None:
+            if isinstance(result, StoreFull):
+                self.event("storage", f"{row.id}: cannot record its ending yet: {result}")
+                asyncio.get_running_loop().call_later(RETRY_S, self._write_ending, row)
+            elif isinstance(result, Exception):
+                log.error("the ending of %s was not recorded", row.id, exc_info=result)
             else:
-                return
+                self._ended(row)
+
+        self._store.put(finish_item(row), told)
 
     def _ended(self, row: ItemRow) -> None:
+        if row.state == "succeeded":
+            now, request = self._engine.clock(), self._ledger.requests.get(row.id)
+            if request is not None:
+                self.latencies_s.append(now - request.submitted_s)
+                self._engine.watcher.finished(request, now - request.submitted_s, now)
+            self._ledger.published(row.id)
+            self.finished_at.append(now)
         self.counts[row.state] += 1
         self.book.finish(row)
+        self._act_soon()
+
+    def _act_soon(self) -> None:
+        """Once for everything that this turn of the loop brings."""
+        if not self._acting:
+            self._acting = True
+            asyncio.get_running_loop().call_soon(self._act)
+
+    def _act(self) -> None:
+        self._acting = False
         self._engine.act()
 
     async def _mark_fetched(self, item: str) -> None:

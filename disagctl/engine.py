@@ -5,7 +5,7 @@ This is the interpreter of :mod:`planner.run.effects` for the real world. It dec
 
 import logging
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 ROLE_RETRY_S: Final = 10.0
 RECENT: Final = 512  # durations remembered of a role
 SILENCE_AGAIN_S: Final = 60.0
+AGENT_NEWS: Final = (wire.AgentHello, wire.AgentBeat)
 MAX_TOLD: Final = 10_000  # outputs that a peer may name ahead of its Hello
 
 
@@ -45,7 +46,7 @@ class Engine:
         self.sender: Sender
         self.desk: Desk
         self.watcher = Watcher()
-        self.durations: dict[Role, deque[float]] = {}
+        self.durations: defaultdict[Role, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         self.routes = Routes(roster)
         self.remembered: dict[Role, list[int]] = {}  # tasks whose result was computed, and remembered
         self.batches: dict[Role, deque[int]] = {}  # tasks that were computed at once with each of the last results
@@ -76,7 +77,11 @@ class Engine:
         now = self._wake()
         self.ledger.miss_deadlines(now)
         for message in messages:
-            if isinstance(message, wire.AgentHello | wire.AgentBeat):
+            if type(message) is wire.Done and (worker := self.roster.workers.get(peer)) is not None and worker.greeted:
+                worker.heard_s = now  # what there is most of, first
+                self.ledger.seen(peer, now)
+                self._done(worker, message, now)
+            elif isinstance(message, AGENT_NEWS):
                 self._agent(peer, message, now)
             elif isinstance(message, wire.Reached):
                 self.roster.reached(peer, message)
@@ -89,10 +94,10 @@ class Engine:
 
     def act(self) -> None:
         """Perform what the ledger wants done."""
-        released: dict[str, list[str]] = {}
+        released: defaultdict[str, list[str]] = defaultdict(list)
         for effect in self.ledger.effects(self.clock()):
-            if isinstance(effect, fx.Release):
-                released.setdefault(effect.worker, []).append(effect.key)
+            if type(effect) is fx.Release:
+                released[effect.worker].append(effect.key)
             else:
                 self._perform(effect)
         if self.ledger.look_again_s is not None:
@@ -278,9 +283,6 @@ class Engine:
         worker.heard_s = now
         self.ledger.seen(peer, now)
         match message:
-            case wire.Done(ref=ref):
-                self.ledger.started(peer, ref, now)  # of a short task, word of its start may have been left out
-                self._done(worker, message)
             case wire.Started(ref=ref):
                 self.ledger.started(peer, ref, now)
                 if (request := self.ledger.requests.get(ref.request)) is not None:
@@ -342,11 +344,15 @@ class Engine:
         role = hello.role or worker.role
         if worker.worked and role is not None:
             worker.load_s = hello.load_s
-            self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=hello.preemptible)
+            self._takes_tasks(worker, role, now, preemptible=hello.preemptible)
             if hello.phase != "ready" or role != worker.role or worker.id in self.roster.draining:
                 self.ledger.worker_draining(worker.id)
         elif worker.id in self.ledger.workers:
             self.ledger.worker_lost(worker.id, "it lost its role", ())
+
+    def _takes_tasks(self, worker: WorkerState, role: Role, now: float, *, preemptible: bool) -> None:
+        gpu = self.roster.accelerator(worker.node)
+        self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu)
 
     def _tell_reach(self) -> None:
         """Which routes their offers need: each worker for which that has changed."""
@@ -392,7 +398,7 @@ class Engine:
         if worker.worked and worker.id not in self.ledger.workers:
             self.sender.send(worker.id, wire.Who())  # we lost sight of it meanwhile: it may hold things
             return
-        self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=message.preemptible)
+        self._takes_tasks(worker, role, now, preemptible=message.preemptible)
         if loaded:
             self._loaded(worker, message, now)
         worker.worked, worker.ordered_s = True, None
@@ -420,14 +426,14 @@ class Engine:
             worker.asked_s = worker.heard_s  # once, should many beats have been waiting for us
             self.sender.send(worker.id, wire.Who())  # its leases ran out while it was silent: agree again
 
-    def _done(self, worker: WorkerState, message: wire.Done) -> None:
+    def _done(self, worker: WorkerState, message: wire.Done, now: float) -> None:
         result, request = message.offer or message.artifact, self.ledger.requests.get(message.ref.request)
         source = self.ledger.source_of(message.ref)
         if source is not None:
             self.routes.used(source, worker.id, message.via)
         if result is None:
             self.ledger.failed(worker.id, message.ref, "protocol", "a result without content", retry=True)
-        elif self.ledger.done(worker.id, message.ref, result, message.seconds, message.fetch_s):
+        elif self.ledger.done(worker.id, message.ref, result, message.seconds, message.fetch_s, now):
             if request is not None:
                 self._count(worker, request, message)
         elif message.artifact is not None and not message.artifact.data:
@@ -435,7 +441,7 @@ class Engine:
 
     def _count(self, worker: WorkerState, request: Request, done: wire.Done) -> None:
         """Remember how long it took, if it was computed and not remembered."""
-        role = Role(request.model, done.ref.stage)
+        role = request.roles[request.stages.index(done.ref.stage)]
         if done.cached is not None:
             self.remembered.setdefault(role, [0, 0])[done.cached] += 1
         if done.cached:
@@ -443,7 +449,7 @@ class Engine:
         else:
             self.watcher.completed(worker, request, done)
             worker.done += 1  # after: it tells the first one in a role
-            self.durations.setdefault(role, deque(maxlen=RECENT)).append(done.seconds)
+            self.durations[role].append(done.seconds)
             self.batches.setdefault(role, deque(maxlen=RECENT)).append(done.batch)
         self.desk.progress(done.ref.request)
 
@@ -473,17 +479,11 @@ class Engine:
         match effect:
             case fx.Assign():
                 task = wire.Task(
-                    effect.ref,
-                    effect.model,
-                    effect.attempt,
-                    effect.payload,
-                    effect.input,
-                    effect.resumed_at,
-                    effect.spent_s,
-                    effect.batch,
-                )
+                    effect.ref, effect.model, effect.attempt, effect.payload, effect.input,
+                    effect.resumed_at, effect.spent_s, effect.batch,
+                )  # fmt: skip
                 if (request := self.ledger.requests.get(effect.ref.request)) is not None:
-                    self.watcher.assigned(request, Role(effect.model, effect.ref.stage))
+                    self.watcher.assigned(request, request.role)
                 self.sender.send(effect.worker, wire.Assign(task))
             case fx.CancelTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Cancel(ref))

@@ -22,6 +22,7 @@ from disagctl.artifacts import ArtifactStore
 from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
 from disagctl.controller import Controller, OneMachine, decode_counts, encode_counts, memory_of
 from disagctl.desk import FrontDesk
+from disagctl.dispatching import Alone, dispatch_policy
 from disagctl.engine import Engine
 from disagctl.errors import UnhealthyError
 from disagctl.events import EventLog
@@ -34,17 +35,18 @@ from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
-from disagctl.provision.choose import provisioner_of
+from disagctl.objectives import Objectives
+from disagctl.provision.choose import provisioner_of, torch_needed
 from disagctl.rented import bracketed, load_deployment, recipe, relay_prefix, shares_of
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
-from disagctl.settings import use_fast_loop
+from disagctl.settings import collect_rarely, use_fast_loop
 from disagctl.spec import Spec, load_spec
-from disagctl.spec.schema import SYNTHETIC
 from disagctl.spec.units import MAX_REPLICAS
+from disagctl.spending import cost_view
 from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
-from disagctl.views import EventView, StatusView
+from disagctl.views import CostView, EventView, StatusView
 from planner.domain import Role
 from planner.run.book import Limits
 from planner.run.ledger import Ledger
@@ -149,6 +151,10 @@ class Head(FrontDesk):
     def events(self, after_seq: int) -> list[EventView]:
         """Events newer than ``after_seq``."""
         return self.events_log.after(after_seq)
+
+    def cost(self) -> CostView:
+        """What was spent so far."""
+        return cost_view(self.name, self.nodes.book.paid, self.counts["succeeded"], clock.wall_s())
 
     def metrics(self) -> bytes:
         """Prometheus text."""
@@ -323,8 +329,7 @@ class Head(FrontDesk):
         host = bracketed(self.record.advertise)
         endpoints = Enrolled("", f"tcp://{host}:{self.record.hub_port}", self.data.endpoint, keys.relay_key(self.pair))
         made_with = recipe(self.where, self.record, self.spec, self.pair, self.deployment)
-        torch = any(entry.id != SYNTHETIC for entry in self.spec.models)
-        provisioner = provisioner_of(self.where, self.record, torch=torch)
+        provisioner = provisioner_of(self.where, self.record, torch=torch_needed(self.spec))
         return Nodes(store, self.engine, self.events_log, provisioner, made_with, self.hub, self.data, endpoints)
 
     def _first_counts(self) -> dict[Role, int]:
@@ -338,9 +343,12 @@ class Head(FrontDesk):
         """The loop, with what earlier heads had learnt and last decided."""
         stored = dict(store.read("SELECT key, value FROM meta"))
         slo_s = {m.name: p95 for m in self.spec.models if (p95 := self.spec.slo_of(m).p95_s) is not None}
-        known, watch = Known(self.spec, self.where.spec), LoadWatch(self.engine, slo_s)
+        known = Known(self.spec, self.where.spec)
         config = policy_config(self.spec, self.bounds, known, slo_s)
         policy = Policy(config, known.seconds, memory_of(stored.get("policy", "")))
+        alone = Alone(self.engine, policy.timings, {m.name: m.card.stages for m in self.models()})
+        watch = LoadWatch(self.engine, Objectives(self.spec, alone).seconds)
+        self._ledger.serve_by(dispatch_policy(self.spec.policy.dispatching, self.engine, policy.timings))
 
         async def save(key: str, value: str) -> None:
             await self._store.write(set_meta(key, value))
@@ -403,6 +411,7 @@ def main() -> None:
         log.error("another head of %s runs", where.name)
         sys.exit(UnhealthyError.exit_code)
     use_fast_loop()
+    collect_rarely()
 
     async def serve() -> None:
         await Head(where).run()

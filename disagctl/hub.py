@@ -13,14 +13,16 @@ import msgspec
 import zmq
 
 from disagctl.keys import KeyPair
-from stages.link import SEQ_BYTES, Counter, FrameError, frames_of, tune
-from stages.protocol import AgentMessage, AgentOrder, HeadMessage, Who, WorkerMessage
+from stages.link import NOBLOCK, SEQ_BYTES, Counter, FrameError, frames_of, readable, tune
+from stages.protocol import AgentMessage, AgentOrder, HeadMessage, Release, Who, WorkerMessage
 from stages.transport.zap import AllowList
 
 log = logging.getLogger(__name__)
 
 FRAMES_A_TURN: Final = 512  # then HTTP gets its turn
 HUB_HIGH_WATER: Final = 100_000
+RELEASE_S: Final = 0.02  # so long at most
+ADDRESS: Final = NOBLOCK | int(zmq.SNDMORE)
 
 Incoming = WorkerMessage | AgentMessage
 Outgoing = HeadMessage | AgentOrder
@@ -63,6 +65,7 @@ class Hub:
         self._counters: dict[str, Counter] = {}
         self._outgoing: dict[str, list[Outgoing]] = {}
         self._flush_due = False
+        self._flush_later: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.refused = 0
         self.undecodable = 0
@@ -90,11 +93,18 @@ class Hub:
         self._context.destroy(0)
 
     def send(self, peer: str, message: Outgoing) -> None:
-        """Queue a message; all of one turn of the loop leave in one frame a peer."""
+        """Queue a message; all of one turn of the loop leave in one frame a peer.
+
+        Nobody waits for a Release: it leaves with whatever goes out next, for a frame of its own wakes a process.
+        """
         self._outgoing.setdefault(peer, []).append(message)
-        if not self._flush_due and self._loop is not None:
+        if self._flush_due or self._loop is None:
+            return
+        if type(message) is not Release:
             self._flush_due = True
             self._loop.call_soon(self._flush)
+        elif self._flush_later is None:
+            self._flush_later = self._loop.call_later(RELEASE_S, self._flush)
 
     def forget(self, peers: Iterable[str]) -> None:
         """Drop the counters of peers that are gone for good."""
@@ -104,12 +114,16 @@ class Hub:
 
     def _flush(self) -> None:
         self._flush_due = False
+        if self._flush_later is not None:
+            self._flush_later.cancel()
+            self._flush_later = None
         outgoing, self._outgoing = self._outgoing, {}
         for peer, messages in outgoing.items():
             counter = self._counters.setdefault(peer, Counter())
             for data in self._encoded(peer, messages, counter):
                 try:
-                    self._socket.send_multipart([peer.encode(), counter.stamp() + data], zmq.NOBLOCK)
+                    self._socket.send(peer.encode(), ADDRESS)
+                    self._socket.send(counter.stamp() + data, NOBLOCK)
                 except zmq.ZMQError as err:
                     log.debug("frame to %s lost: %s", peer, err)  # it will notice the gap and say hello
         self._drain()
@@ -127,15 +141,13 @@ class Hub:
             pass
 
     def _drain(self) -> None:
-        for _ in range(FRAMES_A_TURN):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                self._receiver.turn_over()
-                return
-            self._take(frames)
-        self._receiver.turn_over()
-        if self._loop is not None:
+        count = 0
+        while count < FRAMES_A_TURN and readable(self._socket):
+            count += 1
+            self._take(self._socket.recv_multipart(NOBLOCK, copy=False))
+        if count:
+            self._receiver.turn_over()
+        if count == FRAMES_A_TURN and self._loop is not None:
             self._loop.call_soon(self._drain)
 
     def _take(self, frames: list[zmq.Frame]) -> None:

@@ -30,19 +30,25 @@ class LiveJob(msgspec.Struct):
     rows: list[ItemRow]
     params: dict[str, Any]
     version: int = 0
+    open: int = -1  # items without an ending
     started_at: float | None = None
     watchers: set["asyncio.Future[None]"] = msgspec.field(default_factory=set)  # of every change
     waiters: set["asyncio.Future[None]"] = msgspec.field(default_factory=set)  # of the end only
 
+    def __post_init__(self) -> None:
+        """Count."""
+        self.open = sum(row.state == "open" for row in self.rows)
+
     @property
     def finished(self) -> bool:
         """Whether every item has ended."""
-        return all(row.state != "open" for row in self.rows)
+        return not self.open
 
 
 def new_job_id(service: str, kind: str) -> str:
-    """128 random bits behind the service's name."""
-    return f"{'img' if kind == 'image' else 'video'}_{service}_{token_bytes(16).hex()}"
+    """The time in milliseconds and 104 random bits behind the service's name: new ones lie together in the store's indices."""
+    born = int(clock.wall_s() * 1000).to_bytes(6)
+    return f"{'img' if kind == 'image' else 'video'}_{service}_{(born + token_bytes(13)).hex()}"
 
 
 def item_id(job: str, index: int) -> str:
@@ -64,9 +70,9 @@ class JobBook:
         self.live: dict[str, LiveJob] = {}
         self._finished: OrderedDict[str, LiveJob] = OrderedDict()
 
-    def add(self, rows: list[ItemRow]) -> LiveJob:
-        """An accepted job."""
-        job = LiveJob(rows[0].job, rows, msgspec.json.decode(rows[0].params))
+    def add(self, rows: list[ItemRow], params: dict[str, Any] | None = None) -> LiveJob:
+        """An accepted job. ``params``: what the rows hold, if it is at hand."""
+        job = LiveJob(rows[0].job, rows, msgspec.json.decode(rows[0].params) if params is None else params)
         self.live[job.id] = job
         return job
 
@@ -77,7 +83,8 @@ class JobBook:
             job.version += 1
             if job.started_at is None:
                 job.started_at = clock.wall_s()
-            _wake(job.watchers)
+            if job.watchers:
+                _wake(job.watchers)
 
     def finish(self, row: ItemRow) -> None:
         """An item has ended, durably: only now may anybody see it."""
@@ -85,6 +92,7 @@ class JobBook:
         if job is None:
             return
         row.data = None  # read from the store when asked for
+        job.open -= job.rows[row.idx].state == "open"
         job.rows[row.idx] = row
         job.version += 1
         if job.finished:
@@ -104,8 +112,12 @@ class JobBook:
         found = self.live.get(job_id) or self._finished.get(job_id)
         if found is not None:
             return found
-        rows = self.load("job=? ORDER BY idx", (job_id,))
+        rows = self.load_job(job_id)
         return LiveJob(job_id, rows, msgspec.json.decode(rows[0].params)) if rows else None
+
+    def load_job(self, job_id: str) -> list[ItemRow]:
+        """All rows of a job, in order."""
+        return self.load("id=? OR (job=? AND idx>0) ORDER BY idx", (job_id, job_id))
 
     def load(self, where: str, args: tuple[Any, ...]) -> list[ItemRow]:
         """Rows from the store (without their data)."""
@@ -137,16 +149,20 @@ class JobBook:
         """The job as it stands."""
         first = job.rows[0]
         status = self._status(job)
-        active = next((r for r in job.rows if r.state == "open"), None)
-        request = self._ledger.requests.get(active.id) if active else None
-        failed = next((r for r in job.rows if r.state in ("failed", "cancelled")), None)
-        ends = [r.finished_at for r in job.rows if r.finished_at is not None]
+        request = failed = completed_at = None
+        if job.open:
+            active = next(r for r in job.rows if r.state == "open")
+            request = self._ledger.requests.get(active.id)
+        else:
+            completed_at = max((r.finished_at for r in job.rows if r.finished_at is not None), default=None)
+        if status != "succeeded":
+            failed = next((r for r in job.rows if r.state in ("failed", "cancelled")), None)
         return JobView(
             id=job.id,
             kind=first.kind,  # type: ignore[arg-type]  # written by us
             model=first.model,
             status=status,
-            progress=100 if status == "succeeded" else int(sum(map(self._progress, job.rows)) / len(job.rows)),
+            progress=self._percent(job, status),
             created_at=first.created_at,
             params=job.params,
             items=[self._item(row) for row in job.rows],
@@ -154,12 +170,15 @@ class JobBook:
             step=request.step if request else 0,
             steps=request.steps if request else 0,
             started_at=job.started_at,
-            completed_at=max(ends) if ends and job.finished else None,
+            completed_at=completed_at,
             error=JobError(failed.code or "failed", failed.message or "", failed.param) if failed else None,
             version=job.version,
         )
 
     def _status(self, job: LiveJob) -> JobStatus:
+        if len(job.rows) == 1:
+            state = job.rows[0].state
+            return state if state != "open" else "running" if self._running(job.rows[0]) else "queued"  # type: ignore[return-value]
         states = {row.state for row in job.rows}
         if job.finished:
             return "failed" if "failed" in states else "cancelled" if "cancelled" in states else "succeeded"
@@ -175,6 +194,11 @@ class JobBook:
         state: JobStatus = row.state if row.state != "open" else ("running" if self._running(row) else "queued")  # type: ignore[assignment]
         checksum = f"{unsigned(row.checksum):016x}" if row.checksum is not None else None
         return ItemView(row.id, state, row.seed, row.mime, row.nbytes, checksum, row.attempts)
+
+    def _percent(self, job: LiveJob, status: JobStatus) -> int:
+        if status in ("succeeded", "queued"):
+            return 100 if status == "succeeded" else 0
+        return int(sum(map(self._progress, job.rows)) / len(job.rows))
 
     def _progress(self, row: ItemRow) -> float:
         if row.state == "succeeded":

@@ -1,51 +1,47 @@
 """Bringing services up and down, from the CLI's process. The head may be alive, dead, or not made yet."""
 
-import fcntl
 import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from disagctl import clock, precheck, teardown
 from disagctl.admin_client import admin, head_status
 from disagctl.errors import (
-    CredentialsError,
-    InfeasibleError,
-    OverBudgetError,
     UnhealthyError,
     UsageError,
-    WaitTimeout,
 )
+from disagctl.headnode import start, stop
+from disagctl.headnode.choose import wants_machine
 from disagctl.provision.local import alive, default_shm_dir
+from disagctl.readiness import POLL_S, OnStatus, await_ready, last_line, locked
 from disagctl.rented import LOCAL, load_deployment, save_deployment
 from disagctl.settings import child_environment
 from disagctl.spec import Spec, dump_spec, load_spec
+from disagctl.spending import head_row
 from disagctl.state import ServicePaths, ServiceRecord, paths, read_record, services, write_private, write_record
 from disagctl.status import node_view
-from disagctl.store.offline import last_events, outcomes, unfetched
+from disagctl.store.offline import last_events, open_nodes, outcomes, unfetched
 from disagctl.store.offline import nodes as nodes_of
 from disagctl.uids import remember_uid
-from disagctl.views import EventView, HeadView, RequestCounts, StatusView, TroubleView
+from disagctl.views import EventView, HeadView, RequestCounts, StatusView
 from planner.run.fleet import NodeWish
 from planner.run.rent import Deployment
 
-POLL_S: Final = 0.2
+AWAY_POLL_S: Final = 1.0
 HEAD_START_S: Final = 30.0
 HEAD_STOP_S: Final = 60.0
 MACHINES_STOP_S: Final = 900.0
 EXTENSIONS: Final = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "video/mp4": "mp4"}
 
-OnStatus = Callable[[StatusView], None]
-
 
 def head_alive(name: str) -> bool:
     """Whether the head's process runs."""
     record = read_record(paths(name))
-    return alive(record.head_pid, record.head_started)
+    return head_status(paths(name)) is not None if record.away else alive(record.head_pid, record.head_started)
 
 
 def diff(spec: Spec, deployment: Deployment | None = None) -> list[str]:
@@ -94,7 +90,7 @@ def _fleet_diff(before: tuple[NodeWish, ...], after: tuple[NodeWish, ...]) -> li
 
 def check(spec: Spec) -> None:
     """What can be known to be impossible from the spec alone."""
-    precheck.check_infra(spec)
+    precheck.check_infra(spec, own_head=wants_machine(spec))
     precheck.check_transport(spec)
     precheck.check_certificate(spec)
 
@@ -113,27 +109,36 @@ def up(
     where = paths(spec.name)
     models = precheck.cards(spec)
     precheck.check_precisions(spec, models)
-    with _locked(where), precheck.ports_lock():
+    if wants_machine(spec):
         if where.record.exists():
-            record = _update(where, spec, deployment)
-        else:
-            if deployment is None:
-                precheck.check_memory(spec, models)
-            record = create(where, spec, deployment)
+            check_place(where, read_record(where), spec)
+        record = start.up(where, spec, deployment, on_progress)
+    else:
+        if not where.record.exists() and deployment is None:
+            precheck.check_memory(spec, models)
+        record = begin(where, spec, deployment)
+    if wait_s is not None:
+        await_ready(where, wait_s, on_progress, AWAY_POLL_S if record.away else POLL_S)
+    return record
+
+
+def begin(where: ServicePaths, spec: Spec, deployment: Deployment | None) -> ServiceRecord:
+    """Have a head of this service run on this machine, as the spec and the plan have it; returns once it answers."""
+    with locked(where), precheck.ports_lock():
+        record = _update(where, spec, deployment) if where.record.exists() else create(where, spec, deployment)
         if not alive(record.head_pid, record.head_started):
             precheck.check_ports(record)
             _start_head(where)
-        record = _await_head(where)
-    if wait_s is not None:
-        _await_ready(where, wait_s, on_progress)
-    return record
+        return _await_head(where)
 
 
 def down(name: str, *, discard: bool, on_progress: Callable[[str], None]) -> list[Path]:
     """End everything and remove the service. Results that nobody fetched are saved below the current folder first."""
     where = paths(name)
     record = read_record(where)
-    with _locked(where):
+    if record.away:
+        return stop.down(where, record, Path.cwd() / f"{name}-results", discard=discard, say=on_progress)
+    with locked(where):
         if alive(record.head_pid, record.head_started):
             _stop_head(where, record, discard=discard, say=on_progress)
         saved = [] if discard else save_results(where, Path.cwd() / f"{name}-results")
@@ -144,6 +149,14 @@ def down(name: str, *, discard: bool, on_progress: Callable[[str], None]) -> lis
             teardown.end_machines(where, record, on_progress)
         teardown.remove_files(where, record)
     return saved
+
+
+def machines(where: ServicePaths) -> list[str]:
+    """The offers of the machines that run for a service."""
+    if not read_record(where).away:
+        return [row.offer for row in open_nodes(where.store)]
+    view = head_status(where)
+    return [node.offer for node in view.nodes] if view is not None else []
 
 
 def save_results(where: ServicePaths, target: Path) -> list[Path]:
@@ -168,7 +181,8 @@ def offline_status(name: str) -> StatusView:
     record = read_record(where)
     counts = outcomes(where.store)
     now = clock.wall_s()
-    rows = nodes_of(where.store)
+    own = head_row(record)
+    rows = nodes_of(where.store) + ([own] if own is not None else [])
     nodes = [node_view(row, now) for row in rows if row.state != "gone"]
     for node, row in zip(nodes, [row for row in rows if row.state != "gone"], strict=True):
         if row.provider == "local":
@@ -232,11 +246,7 @@ def _update(where: ServicePaths, spec: Spec, deployment: Deployment | None) -> S
             next=f"run disagctl down {where.name} -y first, then up again",
             code="stopping",
         )
-    if (record.infra == LOCAL) != (spec.infra == LOCAL):
-        raise UsageError(
-            f"{where.name} runs on {', '.join(record.infra)}", why=f"the spec says {', '.join(spec.infra)}",
-            next=f"disagctl down {where.name} first, then up again", code="infra_changed",
-        )  # fmt: skip
+    check_place(where, record, spec)
     text = dump_spec(spec)
     if deployment is None and where.spec.exists() and where.spec.read_text() == text:
         return record
@@ -250,6 +260,17 @@ def _update(where: ServicePaths, spec: Spec, deployment: Deployment | None) -> S
     write_private(where.spec, text.encode())
     write_record(where, record)
     return record
+
+
+def check_place(where: ServicePaths, record: ServiceRecord, spec: Spec) -> None:
+    """A live service moves neither its head nor to or from ``infra: local``. Raises UsageError."""
+    if (record.infra == LOCAL) == (spec.infra == LOCAL) and record.away == wants_machine(spec):
+        return
+    raise UsageError(
+        f"{where.name} runs on {', '.join(record.infra)}{', with a machine for its head' if record.away else ''}",
+        why=f"the spec says {', '.join(spec.infra)}{', which needs one' if wants_machine(spec) else ''}",
+        next=f"disagctl down {where.name} first, then up again", code="infra_changed",
+    )  # fmt: skip
 
 
 def _start_head(where: ServicePaths) -> None:
@@ -278,54 +299,10 @@ def _await_head(where: ServicePaths) -> ServiceRecord:
         time.sleep(POLL_S)
     raise UnhealthyError(
         "the head did not start",
-        why=_last_line(where.logs / "head.log"),
+        why=last_line(where.logs / "head.log"),
         next=f"disagctl logs {where.name}",
         code="head_failed",
     )
-
-
-def _await_ready(where: ServicePaths, wait_s: float, on_progress: OnStatus) -> None:
-    deadline = time.monotonic() + wait_s
-    while True:
-        status = head_status(where)
-        if status is None:
-            raise UnhealthyError(
-                "the head has ended", why=_last_line(where.logs / "head.log"), next=f"disagctl logs {where.name}"
-            )
-        on_progress(status)
-        if status.state == "ready":
-            return
-        for trouble in status.troubles:
-            _refuse(trouble, where.name)
-        broken = next((w for w in status.workers if w.failed), None)
-        if broken is not None:
-            raise UnhealthyError(
-                f"{broken.stage} cannot load {broken.model}", why=broken.why, code="load_failed",
-                next=f"correct the spec and run up again, or disagctl down {where.name} -y",
-            )  # fmt: skip
-        if time.monotonic() > deadline:
-            raise WaitTimeout(
-                f"{where.name} is not ready after {wait_s:g} s",
-                why="it goes on starting",
-                next=f"disagctl status {where.name} -w",
-            )
-        time.sleep(POLL_S)
-
-
-def _refuse(trouble: TroubleView, name: str) -> None:
-    """Raise when a machine cannot be had, with the exit code that goes with why."""
-    what, tried = f"no machine for {trouble.wish}", "; ".join(trouble.tried)
-    why = trouble.why + (f"; tried {tried}" if tried else "")
-    if trouble.kind in {"credentials", "quota"}:
-        raise CredentialsError(what, why=why, next="disagctl doctor shows what works here", code=trouble.kind)
-    if trouble.kind in {"no_capacity", "impossible"}:
-        raise InfeasibleError(
-            what, why=why, next="name more infra or accelerators in the spec, or try later", code=trouble.kind
-        )
-    if trouble.kind == "over_budget":
-        raise OverBudgetError(what, why=why, next="raise the budget")
-    if trouble.given_up:
-        raise UnhealthyError(what, why=why, next=f"disagctl logs {name}", code="launch_failed")
 
 
 def _stop_head(where: ServicePaths, record: ServiceRecord, *, discard: bool, say: Callable[[str], None]) -> None:
@@ -349,26 +326,3 @@ def _stop_head(where: ServicePaths, record: ServiceRecord, *, discard: bool, say
 def _taken_ports(where: ServicePaths) -> set[int]:
     """Ports of the other services here, also of those that do not run at the moment."""
     return {port for other in services() if other.root != where.root for port in read_record(other).ports}
-
-
-@contextmanager
-def _locked(where: ServicePaths) -> Iterator[None]:
-    """One up or down at a time for a service."""
-    locks = where.root.parent.parent / "locks"
-    locks.mkdir(mode=0o700, exist_ok=True)
-    with (locks / f"{where.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            raise UsageError(
-                f"another up or down of {where.name} is at work", next="wait for it to end", code="busy"
-            ) from err
-        yield
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1][:300] if lines else ""

@@ -3,14 +3,14 @@
 Fed by the engine's and the desk's events; every history is bounded. Reading it changes nothing but what the loop is told.
 """
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from disagctl.engine import Engine
 from disagctl.roster import WorkerState
 from disagctl.watcher import Watcher
-from planner.domain import Role, TaskRef
+from planner.domain import Role, Shape, TaskRef
 from planner.run.book import Request
 from planner.run.observe import Lapse, Observer, RoleState
 from stages import protocol as wire
@@ -18,6 +18,7 @@ from stages import protocol as wire
 RECENT: Final = 256  # of each kind of duration
 FINISHED: Final = 1_000  # latencies, for the objective
 WINDOW_S: Final = 60.0
+MOST_CLASSES: Final = 64  # those seen last
 SAMPLES: Final = 13  # of work done, over the window
 
 
@@ -31,11 +32,30 @@ class Times:
         self.fetch_s: deque[float] = deque(maxlen=RECENT)
 
 
-class LoadWatch(Watcher):
-    """Takes notes. ``slo_s``: a model's objective, if it has one."""
+class Kept:
+    """Results of one model and shape. ``objective_s``: of the last."""
 
-    def __init__(self, engine: Engine, slo_s: Mapping[str, float]) -> None:
-        self.engine, self.slo_s = engine, slo_s
+    def __init__(self) -> None:
+        self.finished = 0
+        self.objective_s: float | None = None
+        self.latencies_s: deque[float] = deque(maxlen=RECENT)
+        self.in_time: deque[bool] = deque(maxlen=RECENT)
+
+    def add(self, latency_s: float, request: Request, now: float) -> None:
+        """One more."""
+        self.finished += 1
+        self.latencies_s.append(latency_s)
+        if request.due_s is not None:
+            self.objective_s = request.due_s - request.submitted_s
+            self.in_time.append(now <= request.due_s)
+
+
+class LoadWatch(Watcher):
+    """Takes notes. ``objective``: seconds that are promised for a request of a model and shape."""
+
+    def __init__(self, engine: Engine, objective: Callable[[str, Shape | None], float | None]) -> None:
+        self.engine, self.objective = engine, objective
+        self.classes: OrderedDict[tuple[str, Shape], Kept] = OrderedDict()
         self.observer = Observer()
         self.times: defaultdict[Role, Times] = defaultdict(Times)
         self.switches = 0
@@ -51,6 +71,11 @@ class LoadWatch(Watcher):
         if request.shape is not None:
             self.observer.arrived(request.model, request.shape, now)
 
+    def due_s(self, model: str, shape: Shape | None, accepted_s: float) -> float | None:
+        """By the model's or the shape's objective."""
+        seconds = self.objective(model, shape)
+        return None if seconds is None else accepted_s + seconds
+
     def assigned(self, request: Request, role: Role) -> None:
         """A task was given to a worker."""
         if request.shape is not None:
@@ -62,7 +87,7 @@ class LoadWatch(Watcher):
 
     def completed(self, worker: WorkerState, request: Request, done: wire.Done) -> None:
         """A stage of a request was computed."""
-        role = Role(request.model, done.ref.stage)
+        role = request.roles[request.stages.index(done.ref.stage)]
         if self._open.get(worker.id, (None, 0.0))[0] == role:
             del self._open[worker.id]
         self._done_s[role] += done.seconds
@@ -80,8 +105,9 @@ class LoadWatch(Watcher):
         """A request has its durable result."""
         if request.shape is not None:
             self.observer.finished(request.model, request.shape, latency_s, now)
-        if request.model in self.slo_s:
-            self._kept[request.model].append(latency_s <= self.slo_s[request.model])
+            self._class(request.model, request.shape).add(latency_s, request, now)
+        if request.due_s is not None:
+            self._kept[request.model].append(now <= request.due_s)
 
     def became(self, worker: WorkerState, ready: wire.RoleReady, drain_s: float | None) -> None:
         """A worker has loaded its role."""
@@ -140,6 +166,13 @@ class LoadWatch(Watcher):
         """Fraction of the last results that came within the model's objective."""
         kept = self._kept.get(model)
         return sum(kept) / len(kept) if kept else None
+
+    def _class(self, model: str, shape: Shape) -> Kept:
+        kept = self.classes.setdefault((model, shape), Kept())
+        self.classes.move_to_end((model, shape))
+        if len(self.classes) > MOST_CLASSES:
+            self.classes.popitem(last=False)
+        return kept
 
     def _busy_s(self, now: float) -> dict[Role, float]:
         """Seconds computed since the start, by role."""

@@ -41,6 +41,7 @@ class StatusCollector(Collector):
         if self._status.loop is not None:
             yield from _loop(self._status.loop)
         yield self._cache()
+        yield from self._classes()
         requests = CounterMetricFamily("disagctl_requests", "Requests by outcome", labels=["outcome"])
         for outcome in ("accepted", "succeeded", "failed", "cancelled"):
             requests.add_metric([outcome], getattr(self._status.requests, outcome))
@@ -49,6 +50,9 @@ class StatusCollector(Collector):
         yield CounterMetricFamily("disagctl_fenced_results", "Late results refused by this head", value=counts.fenced)
         yield CounterMetricFamily(
             "disagctl_redeliveries", "Tasks that this head gave to another worker", value=counts.redelivered
+        )
+        yield CounterMetricFamily(
+            "disagctl_pauses", "Tasks that this head had stopped between two steps", value=counts.pauses
         )
         yield GaugeMetricFamily("disagctl_usd_per_hour", "Present price of all nodes", value=self._status.usd_per_hour)
         yield GaugeMetricFamily("disagctl_nodes", "Nodes that exist", value=len(self._status.nodes))
@@ -65,6 +69,21 @@ class StatusCollector(Collector):
                 family.add_metric([stage.model, stage.stage, "miss"], stage.computed)
                 family.add_metric([stage.model, stage.stage, "hit"], stage.remembered)
         return family
+
+    def _classes(self) -> Iterator[Metric]:
+        labels = ["model", "shape"]
+        finished = CounterMetricFamily("disagctl_class_results", "Results by model and shape", labels=labels)
+        attained = GaugeMetricFamily(
+            "disagctl_class_slo_attainment_ratio",
+            "Recent results within the objective, by model and shape",
+            labels=labels,
+        )
+        for one in self._status.classes:
+            finished.add_metric([one.model, one.shape], one.finished)
+            if one.slo_attainment is not None:
+                attained.add_metric([one.model, one.shape], one.slo_attainment)
+        yield finished
+        yield attained
 
     def _stages(self) -> Iterator[Metric]:
         for name, (field, text) in STAGE_GAUGES.items():

@@ -40,6 +40,7 @@ class Recipe(msgspec.Struct, frozen=True):
     parts: dict[str, dict[str, float]] = {}
     max_usd_per_hour: float | None = None
     max_usd_total: float | None = None
+    head: NodeRow | None = None  # the machine that the head has to itself: nobody's wish, and paid for all the same
 
 
 class NodeBook:
@@ -65,11 +66,16 @@ class NodeBook:
 
     def usd_per_hour(self) -> float:
         """What the machines that may exist cost now."""
-        return sum(row.usd_per_hour for row in self.open if row.billed_from is not None)
+        return sum(row.usd_per_hour for row in self.paid if row.billed_from is not None and row.state != "gone")
+
+    @property
+    def paid(self) -> list[NodeRow]:
+        """Every machine that there is or was, the head's own among them."""
+        return [*self.rows.values(), *([self._recipe.head] if self._recipe.head is not None else [])]
 
     def usd_total(self, now: float) -> float:
         """What all machines have cost by then (wall clock)."""
-        return sum(row.usd(now) for row in self.rows.values())
+        return sum(row.usd(now) for row in self.paid)
 
     def machines(self, now: float, acting: set[str]) -> list[Machine]:
         """What there is to decide about."""
@@ -120,7 +126,7 @@ class NodeBook:
         row.pid, row.pid_created = handle.pid or row.pid, handle.pid_created or row.pid_created
         if handle.state in {"launching", "up"} and row.billed_from is None:
             row.billed_from = row.created_at
-        if handle.state == "up" and handle.offer is not None:
+        if handle.offer is not None and (handle.state == "up" or row.state in {"up", "draining"}):
             offer = self._priced(row, handle.offer)
             row.offer, row.usd_per_hour, row.reserved = str(offer), offer.usd_per_hour, offer.usd_per_hour
         return before != row.values()

@@ -170,7 +170,7 @@ class Nodes:
     async def _take(self, row: NodeRow, handle: NodeHandle) -> None:
         """One machine's present state, as its provider tells it."""
         news = self.book.told(row, handle)
-        if handle.state == "up" and handle.offer is not None and row.id not in self._announced:
+        if "up" in {handle.state, row.state} and handle.offer is not None and row.id not in self._announced:
             self._announced.add(row.id)
             self._say_up(row, handle)
         if handle.state == "up" and handle.pid is None and row.state in {"requested", "launching"}:
@@ -235,7 +235,7 @@ class Nodes:
     async def _launch(self, row: NodeRow, wish: NodeWish, token: str) -> None:
         limits = self._recipe
         try:  # before the call: whatever happens next, we know of it, and there is money for it
-            await self._store.write(reserve_node(row, limits.max_usd_per_hour, limits.max_usd_total))
+            await self._store.write(reserve_node(row, *self._walls()))
         except (OverBudgetError, StoreFull) as err:
             self.book.forget(row)
             over = isinstance(err, OverBudgetError)
@@ -265,6 +265,15 @@ class Nodes:
             self._events.add("node_launched", f"{row.id}: {self._provisioner.name}, pid {handle.pid}")
         else:
             self._events.add("node_requested", f"{row.id}: {wish.offers[0]}, or {len(wish.offers) - 1} other offer(s)")
+
+    def _walls(self) -> tuple[float | None, float | None]:
+        """What the budget leaves for nodes: USD an hour, and USD in all."""
+        limits, head = self._recipe, self._recipe.head
+        hourly, total = limits.max_usd_per_hour, limits.max_usd_total
+        if head is None:
+            return hourly, total
+        spent = head.usd(clock.wall_s())
+        return hourly and max(0.0, hourly - head.usd_per_hour), total and max(0.0, total - spent)
 
     async def _failed(self, row: NodeRow, handle: NodeHandle, now: float) -> None:
         self._trouble(row.wish, handle, handle.failure or "error")

@@ -70,4 +70,6 @@ def _of(known: KnownUid, provisioner: Provisioner) -> list[Orphan]:
 
 def _covered(uid: str) -> set[str]:
     """Intents that a live row of the service stands for: its head, or ``down``, will see to them."""
-    return {row.intent for where in services() if read_record(where).uid == uid for row in open_nodes(where.store)}
+    records = [(where, record) for where in services() if (record := read_record(where)).uid == uid]
+    heads = {record.head.intent for _, record in records if record.head is not None}
+    return heads | {row.intent for where, _ in records for row in open_nodes(where.store)}

@@ -52,23 +52,29 @@ def cards(spec: Spec) -> dict[str, ModelCard]:
     return found
 
 
-def check_infra(spec: Spec) -> None:
-    """What renting machines needs here. Raises UsageError without SkyPilot, InfeasibleError where nodes could not reach us."""
+def check_infra(spec: Spec, *, own_head: bool = False) -> None:
+    """What renting machines needs here. Raises UsageError without SkyPilot, InfeasibleError where nodes could not reach the
+    head. ``own_head``: it gets a machine of its own."""
     if spec.infra == ["local"]:
         return
-    clouds = [place for place in spec.infra if place.partition("/")[0].lower() not in NEAR]
-    if clouds and spec.network.advertise == "auto":
+    near = [place for place in spec.infra if is_near(place)]
+    if own_head and near:
         raise InfeasibleError(
-            f"nodes in {', '.join(clouds)} cannot reach this machine", code="head_unreachable",
-            why="the head runs here, and nodes dial to it",
-            next="run disagctl on a small machine in that cloud, or set network: {advertise: ADDRESS} to an address of this"
-            " machine that they reach (a VPN's, a public one)",
+            f"{', '.join(near)} and the other infra share no place for the head", code="head_unreachable",
+            why="nodes in a cloud do not reach this machine, and a machine in a cloud does not start jobs there",
+            next="name one kind of infra, or set network: {advertise: ADDRESS} to an address of this machine that all"
+            " nodes reach (a VPN's, a public one)",
         )  # fmt: skip
     if not has_skypilot():
         raise UsageError(
             f"infra {', '.join(spec.infra)} needs SkyPilot", why="it is not installed here",
             next="pip install 'disagctl[sky]'", code="sky_missing",
         )  # fmt: skip
+
+
+def is_near(place: str) -> bool:
+    """Whether nodes there are taken to reach this machine."""
+    return place.partition("/")[0].lower() in NEAR
 
 
 def has_skypilot() -> bool:

@@ -10,6 +10,7 @@ from disagctl.errors import UsageError
 from disagctl.keys import KeyPair
 from disagctl.node_book import Recipe
 from disagctl.spec import Spec
+from disagctl.spending import head_row
 from disagctl.state import ServicePaths, ServiceRecord, write_private
 from planner.domain import Role
 from planner.run.fleet import NodeWish
@@ -73,6 +74,7 @@ def recipe(where: ServicePaths, record: ServiceRecord, spec: Spec, pair: KeyPair
         made.parts if made is not None else {},
         spec.budget.max_usd_per_hour,
         spec.budget.max_usd_total,
+        head_row(record),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from disagctl.views import EventView, JobView, StatusView
+from disagctl.views import CostView, EventView, JobView, StatusView
 from stages.models.base import ModelCard
 
 MAX_ITEMS = 10  # pictures in one request, as OpenAI has it
@@ -101,6 +101,9 @@ class Service(Protocol):
 
     def status(self) -> StatusView:
         """Everything there is to show."""
+
+    def cost(self) -> CostView:
+        """What was spent so far."""
 
     def events(self, after_seq: int) -> list[EventView]:
         """Events newer than ``after_seq``, oldest first."""

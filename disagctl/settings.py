@@ -1,12 +1,21 @@
 """The one module of ``disagctl`` that reads the environment."""
 
 import asyncio
+import gc
 import os
+from typing import Final
+
+GARBAGE: Final = 20_000  # objects made and not yet freed that start a look for cycles among the young
 
 
 def home_override() -> str | None:
     """``DISAGCTL_HOME``: where state lives instead of the platform's user state directory."""
     return os.environ.get("DISAGCTL_HOME") or None
+
+
+def asked_columns() -> bool:
+    """Whether somebody said how wide the output may be."""
+    return os.environ.get("COLUMNS", "").isdecimal()
 
 
 def child_environment() -> dict[str, str]:
@@ -21,6 +30,12 @@ def child_environment() -> dict[str, str]:
 def secret(name: str) -> str | None:
     """A secret the spec names (``secrets: [HF_TOKEN]``)."""
     return os.environ.get(name) or None
+
+
+def collect_rarely() -> None:
+    """Leave what has been loaded out of garbage collection, and look at the rest less often: requests leave no cycles."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE, 20, 50)
 
 
 def use_fast_loop() -> None:

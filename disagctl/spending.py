@@ -3,51 +3,39 @@
 import msgspec
 
 from disagctl import clock
-from disagctl.state import ServicePaths, read_record
+from disagctl.state import ServicePaths, ServiceRecord, read_record
 from disagctl.store.offline import nodes, outcomes
 from disagctl.store.rows import NodeRow
-from disagctl.views import SCHEMA_VERSION
+from disagctl.views import CostView, NodeCost, StageCost
 
 IDLE = "unassigned"  # machines that were rented for no stage in particular
-
-
-class NodeCost(msgspec.Struct):
-    """One machine. ``seconds``: for which it is paid."""
-
-    id: str
-    offer: str
-    state: str
-    seconds: float
-    usd_per_hour: float
-    usd: float
-
-
-class StageCost(msgspec.Struct):
-    """One (model, stage): its part of the machines that were rented for it."""
-
-    stage: str
-    usd: float
-    usd_per_1000: float | None
-
-
-class CostView(msgspec.Struct):
-    """A service's spending so far. ``requests``: pictures and videos made."""
-
-    name: str
-    usd_total: float
-    usd_per_hour: float
-    requests: int
-    usd_per_1000: float | None
-    stages: list[StageCost]
-    nodes: list[NodeCost]
-    schema_version: int = SCHEMA_VERSION
+HEAD = "head"  # the machine that the head has to itself: its name, and the stage it counts for
 
 
 def cost_of(where: ServicePaths) -> CostView:
     """From the store. Raises UsageError when there is no such service."""
     record = read_record(where)
     made = int(outcomes(where.store).get("succeeded", 0))
-    return cost_view(record.name, nodes(where.store), made, clock.wall_s())
+    row = head_row(record)
+    return cost_view(record.name, nodes(where.store) + ([row] if row is not None else []), made, clock.wall_s())
+
+
+def head_row(record: ServiceRecord) -> NodeRow | None:
+    """The machine that the head has to itself, as a row like the others'."""
+    head = record.head
+    if head is None:
+        return None
+    return NodeRow(
+        HEAD, "sky", head.offer, head.usd_per_hour, "", None, "up" if head.host else "launching", head.created_at,
+        intent=head.intent, parts=msgspec.json.encode({HEAD: 1.0}), reserved=head.usd_per_hour,
+        provider_id=head.provider_id, request_id=head.request_id, billed_from=head.billed_from,
+    )  # fmt: skip
+
+
+def spent_on_head(record: ServiceRecord, now: float) -> float:
+    """USD by then (wall clock)."""
+    row = head_row(record)
+    return row.usd(now) if row is not None else 0.0
 
 
 def cost_view(name: str, rows: list[NodeRow], made: int, now: float) -> CostView:

@@ -7,6 +7,7 @@
     ledger.db       requests, nodes, events (SQLite, WAL)
     keys.json       the head's CURVE pair (0600)
     admin.sock      administration (0600)
+    head.key        with head.known_hosts: SSH to the head, where that has a machine to itself; the rest is there then
     artifacts/      finished files       inputs/   uploaded pictures
     logs/           head.log, <node>.log, <worker>.log
     nodes/<node>/   an agent's bootstrap file and pid file
@@ -25,8 +26,30 @@ import platformdirs
 
 from disagctl.errors import UsageError
 from disagctl.settings import home_override
+from planner.domain import Offer
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
+
+
+class HeadNode(msgspec.Struct):
+    """The machine that a head has to itself, rented by ``up``. Written before it is asked for, as every machine's row is.
+
+    ``offers``: where it may come from. ``usd_per_hour``: until it is known, of the dearest. ``host`` and what follows: how
+    SSH reaches it, empty until it is up.
+    """
+
+    intent: str
+    offers: tuple[Offer, ...]
+    offer: str
+    usd_per_hour: float
+    created_at: float
+    provider_id: str = ""
+    request_id: str = ""
+    billed_from: float | None = None
+    host: str = ""
+    port: int = 22
+    user: str = ""
+    proxy: str = ""
 
 
 class ServiceRecord(msgspec.Struct):
@@ -51,11 +74,21 @@ class ServiceRecord(msgspec.Struct):
     bind: str = "127.0.0.1"  # where hub, data and enrolment listen
     advertise: str = "127.0.0.1"  # the address that nodes reach them by
     plan: str = ""  # names the plan in use; "" for ``infra: local``
+    head: HeadNode | None = None  # when the head has a machine to itself
+    head_gone_at: float | None = None  # since when that is lost, and the nodes it rented are nobody's to list
+    renter: str = ""  # there: the socket of the process that rents for it
+
+    @property
+    def away(self) -> bool:
+        """Whether the head is on another machine than this one."""
+        return self.head is not None and not self.renter
 
     @property
     def url(self) -> str:
-        """Where clients find the API."""
-        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        """Where clients find the API; of a head that listens everywhere, by the address that others reach it by."""
+        everywhere = self.http_host in {"0.0.0.0", "::"} and self.head is not None  # noqa: S104  # compared, not bound
+        host = self.advertise if everywhere else self.http_host
+        host = f"[{host}]" if ":" in host else host
         return f"{'https' if self.tls else 'http'}://{host}:{self.http_port}"
 
     @property
@@ -109,6 +142,16 @@ class ServicePaths:
     def admin_socket(self) -> Path:
         """The administration socket."""
         return self.root / "admin.sock"
+
+    @property
+    def head_key(self) -> Path:
+        """The SSH key of the machine that the head has to itself."""
+        return self.root / "head.key"
+
+    @property
+    def head_hosts(self) -> Path:
+        """Its host key, as it was when we first met."""
+        return self.root / "head.known_hosts"
 
     @property
     def artifacts(self) -> Path:

@@ -11,10 +11,11 @@ import msgspec
 from disagctl import __version__, clock
 from disagctl.distances import expected_routes
 from disagctl.engine import Engine
-from disagctl.load_watch import mean
+from disagctl.load_watch import Kept, mean
 from disagctl.roster import WorkerState
 from disagctl.store.rows import NodeRow
 from disagctl.views import (
+    ClassView,
     HeadView,
     NodeView,
     RequestCounts,
@@ -24,7 +25,7 @@ from disagctl.views import (
     StatusView,
     WorkerView,
 )
-from planner.domain import Offer, Role
+from planner.domain import Offer, Role, Shape
 from planner.run.fleet import UNKNOWN
 from planner.run.ledger import Ledger
 
@@ -48,7 +49,7 @@ def status_view(head: "Head") -> StatusView:
         usd_total=head.nodes.book.usd_total(clock.wall_s()),
         budget=head.budget,
         stages=stages,
-        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.open],
+        nodes=[node_view(row, clock.wall_s()) for row in head.nodes.book.paid if row.state != "gone"],
         workers=[worker_view(head.engine.ledger, w) for w in head.engine.roster.workers.values()],
         routes=_routes(head),
         requests=_counts(head, stages),
@@ -56,6 +57,7 @@ def status_view(head: "Head") -> StatusView:
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
         loop=head.controller.view(),
+        classes=[_class_view(model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
         troubles=list(head.nodes.failures.values()),
     )
 
@@ -191,6 +193,11 @@ def _routes(head: "Head") -> list[RouteView]:
     return rows
 
 
+def _class_view(model: str, shape: Shape, kept: Kept) -> ClassView:
+    attained = sum(kept.in_time) / len(kept.in_time) if kept.in_time else None
+    return ClassView(model, str(shape), kept.finished, percentile(kept.latencies_s), kept.objective_s, attained)
+
+
 def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:
     counts, ledger = head.counts, head.engine.ledger
     open_now = len(ledger.requests)
@@ -204,4 +211,5 @@ def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:
         cancelled=counts["cancelled"],
         fenced=ledger.fenced,
         redelivered=ledger.redelivered,
+        pauses=ledger.pauses,
     )

@@ -126,6 +126,17 @@ class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
     why: str
 
 
+class ClassView(msgspec.Struct):
+    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised for the last."""
+
+    model: str
+    shape: str
+    finished: int
+    p95_s: float | None = None
+    objective_s: float | None = None
+    slo_attainment: float | None = None
+
+
 class RequestCounts(msgspec.Struct):
     """Since the service was created."""
 
@@ -137,6 +148,7 @@ class RequestCounts(msgspec.Struct):
     cancelled: int = 0
     fenced: int = 0  # late results of an old epoch, refused
     redelivered: int = 0
+    pauses: int = 0  # tasks stopped between two steps, to go on later or elsewhere
 
 
 class EventView(msgspec.Struct):
@@ -167,6 +179,7 @@ class StatusView(msgspec.Struct):
     requests_per_min: float | None = None  # succeeded over the last minute
     p95_s: float | None = None
     loop: LoopView | None = None
+    classes: list[ClassView] = msgspec.field(default_factory=list)
     troubles: list[TroubleView] = msgspec.field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -209,4 +222,36 @@ class JobView(msgspec.Struct):
     completed_at: float | None = None
     error: JobError | None = None
     version: int = 0  # grows with every change; a poller waits for one above the version it has seen
+    schema_version: int = SCHEMA_VERSION
+
+
+class NodeCost(msgspec.Struct):
+    """One machine. ``seconds``: for which it is paid."""
+
+    id: str
+    offer: str
+    state: str
+    seconds: float
+    usd_per_hour: float
+    usd: float
+
+
+class StageCost(msgspec.Struct):
+    """One (model, stage): its part of the machines that were rented for it."""
+
+    stage: str
+    usd: float
+    usd_per_1000: float | None
+
+
+class CostView(msgspec.Struct):
+    """A service's spending so far. ``requests``: pictures and videos made."""
+
+    name: str
+    usd_total: float
+    usd_per_hour: float
+    requests: int
+    usd_per_1000: float | None
+    stages: list[StageCost]
+    nodes: list[NodeCost]
     schema_version: int = SCHEMA_VERSION

@@ -1,7 +1,7 @@
 """What the engine and the desk tell of as it happens. Whoever wants to know overrides these; this one lets it pass."""
 
 from disagctl.roster import WorkerState
-from planner.domain import Role, TaskRef
+from planner.domain import Role, Shape, TaskRef
 from planner.run.book import Request
 from stages import protocol as wire
 
@@ -11,6 +11,10 @@ class Watcher:
 
     def arrived(self, request: Request, now: float) -> None:
         """A request was accepted."""
+
+    def due_s(self, model: str, shape: Shape | None, accepted_s: float) -> float | None:
+        """When a request accepted then should be finished; None: nothing is promised."""
+        return None
 
     def assigned(self, request: Request, role: Role) -> None:
         """A task was given to a worker."""

@@ -82,7 +82,8 @@ class Offer(msgspec.Struct, frozen=True):
     kind: str = ""
 
     def __str__(self) -> str:
-        return f"{self.cloud}/{self.region} {self.instance_type} {self.accelerator}:{self.count}{' spot' if self.spot else ''}"
+        gpus = f" {self.accelerator}:{self.count}" if self.accelerator else ""
+        return f"{self.cloud}/{self.region} {self.instance_type}{gpus}{' spot' if self.spot else ''}"
 
 
 class Profile(msgspec.Struct, frozen=True):

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-import xxhash
 
+from stages.checksum import Buffer, checksum
 from stages.protocol import TensorDesc
 
 TENSOR_EXT: Final = 1
 MAX_TENSORS: Final = 4096
 MAX_TREE_BYTES: Final = 256 << 10
 ALIGN: Final = 64
-
-Buffer = bytes | bytearray | memoryview
 
 
 class ParcelError(ValueError):
@@ -86,7 +84,7 @@ def seal(parcel: Parcel) -> Parcel:
     if parcel.sealed:
         return parcel
     tensors = tuple(
-        msgspec.structs.replace(desc, checksum=xxhash.xxh3_64_intdigest(buffer))
+        msgspec.structs.replace(desc, checksum=checksum(buffer))
         for desc, buffer in zip(parcel.tensors, parcel.buffers, strict=True)
     )
     return Parcel(parcel.tree, tensors, parcel.buffers)
@@ -126,7 +124,7 @@ def verify(tensors: Sequence[TensorDesc], buffers: Sequence[Buffer]) -> None:
         if nbytes != desc.nbytes:
             msg = f"tensor {i}: {nbytes} bytes arrived, {desc.nbytes} were promised"
             raise ParcelError(msg)
-        if xxhash.xxh3_64_intdigest(buf) != desc.checksum:
+        if checksum(buf) != desc.checksum:
             msg = f"tensor {i}: checksum differs"
             raise ParcelError(msg)
 

@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import xxhash
-
 from planner.domain import TaskRef
+from stages.checksum import checksum
 from stages.models.base import File
 from stages.protocol import INLINE_BYTES, Artifact
 from stages.transport.base import UploadError
@@ -28,19 +27,19 @@ class Uploader(Protocol):
 
 def stored(ref: TaskRef, file: File, uploader: Uploader, wanted: Callable[[], bool]) -> Artifact:
     """Have the head store the file. Raises UploadError when it does not for long, or when the file is no longer wanted."""
-    checksum = xxhash.xxh3_64_intdigest(file.data)
+    digest = checksum(file.data)
     if len(file.data) <= INLINE_BYTES:
-        return Artifact(file.mime, len(file.data), checksum, file.data)
-    _upload(ref, file.data, checksum, uploader, wanted)
-    return Artifact(file.mime, len(file.data), checksum)
+        return Artifact(file.mime, len(file.data), digest, file.data)
+    _upload(ref, file.data, digest, uploader, wanted)
+    return Artifact(file.mime, len(file.data), digest)
 
 
-def _upload(ref: TaskRef, data: bytes, checksum: int, uploader: Uploader, wanted: Callable[[], bool]) -> None:
+def _upload(ref: TaskRef, data: bytes, digest: int, uploader: Uploader, wanted: Callable[[], bool]) -> None:
     """Until it is stored: a head that restarts or whose disk is full will take it later, and nobody else has it."""
     patience_end = time.monotonic() + UPLOAD_PATIENCE_S
     while True:
         try:
-            uploader.upload(ref.key, data, checksum, UPLOAD_DEADLINE_S)
+            uploader.upload(ref.key, data, digest, UPLOAD_DEADLINE_S)
         except UploadError as err:
             if not wanted() or time.monotonic() > patience_end:
                 raise

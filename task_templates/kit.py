@@ -13,6 +13,7 @@ import yaml
 from task_templates.wheel import constraints, lock_key, wheel_bytes, wheel_name
 
 AGENT: Final = "agent.yaml"
+HEAD: Final = "head.yaml"
 
 
 def template(name: str) -> dict[str, Any]:

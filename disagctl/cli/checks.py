@@ -25,6 +25,11 @@ GIB: Final = 1 << 30
 MIN_MEMORY: Final = 2 * GIB
 MIN_SHM: Final = 256 << 20
 IMPORT_S: Final = 30.0
+MISSING: Final = {  # what Mooncake's wheels look for on the system, and how Debian and Ubuntu bring it
+    "libibverbs": "apt install libibverbs1; until then shared memory and zmq are used",
+    "libnl": "apt install libnl-3-200 libnl-route-3-200; until then shared memory and zmq are used",
+    "libcuda": "install NVIDIA's driver, or mooncake-transfer-engine-non-cuda in its place",
+}
 MOONCAKE: Final = ("mooncake-transfer-engine-non-cuda", "mooncake-transfer-engine")
 SHM: Final = Path("/dev/shm")  # noqa: S108  # looked at, not written to
 
@@ -73,7 +78,12 @@ def _mooncake() -> Iterator[Check]:
             works, why = done.returncode == 0, done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         except subprocess.TimeoutExpired:
             works, why = False, "its import hangs"
-        yield Check("mooncake", "ok", found[0]) if works else Check("mooncake", "warn", f"{found[0]}: {why[:120]}")
+        hint = next(
+            (fix for library, fix in MISSING.items() if library in why), "shared memory and zmq are used instead"
+        )
+        yield (
+            Check("mooncake", "ok", found[0]) if works else Check("mooncake", "warn", f"{found[0]}: {why[:120]}", hint)
+        )
 
 
 def _devices() -> Iterator[Check]:

@@ -9,7 +9,7 @@ import msgspec
 from disagctl.admin_client import admin
 from disagctl.errors import DisagctlError, InfeasibleError, UnexpectedError, UnhealthyError, UsageError
 from disagctl.state import ServicePaths, paths, read_record
-from disagctl.views import JobView, StatusView
+from disagctl.views import CostView, JobView, StatusView
 
 if TYPE_CHECKING:
     import httpx
@@ -48,6 +48,10 @@ class Head(AbstractContextManager["Head"]):
             for line in got.iter_lines():
                 if line:
                     yield msgspec.json.decode(line, type=StatusView)
+
+    def cost(self) -> CostView:
+        """What was spent so far."""
+        return msgspec.json.decode(self._call("GET", "/cost"), type=CostView)
 
     def submit(self, body: dict[str, Any]) -> JobView:
         """Accepted, which means kept."""

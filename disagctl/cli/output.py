@@ -9,11 +9,12 @@ import msgspec
 import typer
 
 from disagctl.errors import UsageError
+from disagctl.settings import asked_columns
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-PIPE_WIDTH = 120  # columns of a table that nobody watches
+PIPE_WIDTH = 120  # columns of a table that nobody watches, unless COLUMNS says otherwise
 
 
 def console(*, err: bool = False) -> "Console":
@@ -21,9 +22,8 @@ def console(*, err: bool = False) -> "Console":
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
-    return Console(
-        file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else PIPE_WIDTH
-    )
+    asked = stream.isatty() or asked_columns()
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if asked else PIPE_WIDTH)
 
 
 def show(renderable: "RenderableType") -> None:

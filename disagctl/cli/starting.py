@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from disagctl.cli.output import data, is_terminal, live, say
-from disagctl.state import ServiceRecord
+from disagctl.state import ServiceRecord, paths
 from disagctl.ui.plain import changes, readiness
 from disagctl.views import StatusView
 
@@ -27,6 +27,10 @@ def watch_start(name: str) -> Iterator[OnProgress]:
 def report(record: ServiceRecord, *, ready: bool) -> None:
     """The endpoint on stdout, and what to do next."""
     data(record.url)
+    if record.away and record.head is not None and record.http_host in {"127.0.0.1", "localhost", "::1"}:
+        head, port, key = record.head, record.http_port, paths(record.name).head_key
+        to = f"-L {port}:{record.http_host}:{port} -p {head.port} {head.user}@{head.host}"
+        say(f"that is on the head's own machine; `ssh -N -i {key} {to}` brings it here")
     if ready:
         say(f'{record.name} is ready — next: disagctl generate {record.name} "a red circle"')
     else:

@@ -69,6 +69,7 @@ def admin_app(service: Service, *, limits: Limits = DEFAULT_LIMITS) -> Starlette
         ("GET", "/requests/{id}/content", admin.content),
         ("POST", "/scale", admin.scale),
         ("POST", "/token", admin.token),
+        ("GET", "/cost", admin.cost),
         ("POST", "/stop", admin.stop),
     )
     return build([Route(PREFIX + path, handler, methods=[method]) for method, path, handler in table])
@@ -114,6 +115,10 @@ class Admin:
             body = decode_json(request, data, _DECODERS[kind])
             view = await submit(self.ctx, new_job(self.ctx, request, kind, body))
         return json_response(view)
+
+    async def cost(self, request: Request) -> Response:
+        """CostView."""
+        return json_response(self.service.cost())
 
     async def job(self, request: Request) -> Response:
         """JobView, now or (``wait_s``) once it is finished, or (``version``) once it is newer than that."""

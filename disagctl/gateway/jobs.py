@@ -100,15 +100,20 @@ async def _disconnected(request: Request) -> None:
             pass
 
 
+def _header(request: Request, name: bytes) -> str | None:
+    """The first of that name, in lower case. Starlette's mapping takes long over one that is missing."""
+    return next((value.decode("latin-1") for found, value in request.scope["headers"] if found == name), None)
+
+
 def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
+    key = _header(request, b"idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
         raise invalid("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
     return key
 
 
 def _deadline_s(request: Request) -> float | None:
-    text = request.headers.get("x-deadline-ms")
+    text = _header(request, b"x-deadline-ms")
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 10 and 0 < int(text) <= MAX_DEADLINE_MS):

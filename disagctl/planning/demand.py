@@ -40,7 +40,8 @@ def demand(spec: Spec, repos: Repos, lines: Lines) -> Workload:
         p95 = spec.slo_of(entry).p95_s
         at = lines.at("workload", "shapes")
         for shape in wished:
-            classes.append(RequestClass(entry.name, _shape(shape, entry, repos, at), rate * shape.share / total, p95))
+            own = shape.slo.p95_s if shape.slo is not None else p95
+            classes.append(RequestClass(entry.name, _shape(shape, entry, repos, at), rate * shape.share / total, own))
     made, defects = workload_of(classes, max(irregular))
     refuse_fatal(defects, "workload_invalid")
     return made

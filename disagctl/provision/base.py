@@ -11,6 +11,14 @@ HandleState = Literal["launching", "up", "failed", "gone"]
 Failure = Literal["no_capacity", "impossible", "credentials", "quota"]
 
 
+class HeadWish(msgspec.Struct, frozen=True):
+    """The machine is the head's own, not an agent's: ``ports`` that others reach, and what it installs to rent from there."""
+
+    ports: tuple[int, ...]
+    clouds: tuple[str, ...]
+    agent_extra: str
+
+
 class NodeRequest(msgspec.Struct, frozen=True):
     """A machine wanted. ``bootstrap`` is the agent's file content (a secret): never argv, never a log.
 
@@ -28,6 +36,7 @@ class NodeRequest(msgspec.Struct, frozen=True):
     folders: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()  # names of environment variables that the spec has workers see
     dead_man_s: float = 1800.0
+    head: HeadWish | None = None
 
 
 class NodeHandle(msgspec.Struct, frozen=True):

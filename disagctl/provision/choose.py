@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Final
 
 from disagctl.provision.base import Provisioner
+from disagctl.provision.handed import HandedProvisioner
 from disagctl.provision.local import LocalProvisioner
+from disagctl.spec import Spec
+from disagctl.spec.schema import SYNTHETIC
 from disagctl.state import ServicePaths, ServiceRecord, home
 
 LOCAL: Final = ["local"]
@@ -14,7 +17,14 @@ def provisioner_of(where: ServicePaths, record: ServiceRecord, *, torch: bool = 
     """For a service that exists. ``torch``: whether its workers need it. Raises UsageError when SkyPilot is not installed."""
     if record.infra == LOCAL:
         return LocalProvisioner(where)
+    if record.renter:
+        return HandedProvisioner(Path(record.renter))
     return rented(record.name, record.uid, torch=torch)
+
+
+def torch_needed(spec: Spec) -> bool:
+    """Whether any of its models is a real one."""
+    return any(entry.id != SYNTHETIC for entry in spec.models)
 
 
 def rented(service: str, uid: str, *, torch: bool = True) -> Provisioner:

@@ -7,6 +7,7 @@ from msgspec import Meta, field
 
 from disagctl.spec.units import Range, Size
 from planner.precision import AUTO, OFFLOAD, resolved, split_precision
+from planner.run.orders import DispatchConfig, Kind
 from stages.protocol import ModelSource
 
 SYNTHETIC: Final = "synthetic"
@@ -37,14 +38,22 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True):
     """Part of a spec."""
 
 
+class Slo(_Section):
+    """What is promised: seconds, or ``scale`` times what the request would take with the fleet to itself."""
+
+    p95_s: Duration | None = field(name="p95", default=None)
+    scale: Positive | None = None
+
+
 class Shape(_Section):
-    """A kind of request, and its share of all."""
+    """A kind of request, its share of all, and what is promised for it (None: what is for its model)."""
 
     size: Resolution
     share: Positive = 1.0
     frames: Count = 1
     steps: Count | None = None  # None: the model's own
     guidance: float | None = None
+    slo: Slo | None = None
 
 
 class Workload(_Section):
@@ -53,12 +62,6 @@ class Workload(_Section):
     rate_per_min: Rate | None = field(name="rate", default=None)
     trace: str | None = None
     shapes: list[Shape] = field(default_factory=list)
-
-
-class Slo(_Section):
-    """What is promised."""
-
-    p95_s: Duration | None = field(name="p95", default=None)
 
 
 class Budget(_Section):
@@ -161,13 +164,18 @@ class Policy(_Section):
     """Who is served next, and how the fleet follows the load: looked at once an ``interval``.
 
     ``workers``: of all stages together on this machine; None: one a GPU where a stage's ``replicas`` are a range, else as
-    few as may be.
+    few as may be. ``dispatch``: a name, or a mapping with its mechanisms one by one.
     """
 
-    dispatch: Literal["fifo"] = "fifo"
+    dispatch: Kind | DispatchConfig = "fifo"
     scaling: Literal["hybrid", "reactive", "predict", "static"] = "hybrid"
     interval_s: Duration = field(name="interval", default=5.0)
     workers: Annotated[int, Meta(ge=1, le=1000)] | None = None
+
+    @property
+    def dispatching(self) -> DispatchConfig:
+        """Who is served next, in full."""
+        return DispatchConfig(self.dispatch) if isinstance(self.dispatch, str) else self.dispatch
 
 
 class Batches(_Section):

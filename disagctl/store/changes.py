@@ -1,13 +1,21 @@
 """Everything that is ever written to the store, as functions for :meth:`disagctl.store.Store.write`."""
 
 import sqlite3
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Final
 
 from disagctl.errors import OverBudgetError
 from disagctl.store.rows import NODE_COLUMNS, EventRow, ItemRow, NodeRow
 
 KEEP_EVENTS: Final = 5_000
+MAX_ROWS: Final = 64  # of one statement
+FINISH: Final = (
+    "UPDATE items SET state=column1, finished_at=column2, attempts=column3, code=column4, message=column5, param=column6,"
+    " evidence=column7, mime=column8, nbytes=column9, checksum=column10, data=column11, file=column12"
+    " FROM (VALUES {}) WHERE id=column13 AND items.state='open'"
+)
 SPENT: Final = (
     "SELECT COALESCE(SUM(usd_per_hour * MAX(0, COALESCE(closed_at, ?) - billed_from) / 3600), 0) FROM nodes"
     " WHERE billed_from IS NOT NULL"
@@ -29,39 +37,104 @@ def next_incarnation(db: sqlite3.Connection) -> int:
     return number
 
 
-def insert_items(items: list[ItemRow], key: tuple[str, str] | None) -> Write:
+class Rows(ABC):
+    """A change that is one row of a statement: many of them at once cost little more than one."""
+
+    one: bool = True  # whether it is a single statement, which needs no transaction around it
+
+    @abstractmethod
+    def __call__(self, db: sqlite3.Connection) -> Any:
+        """This row alone."""
+
+    @classmethod
+    @abstractmethod
+    def all_of(cls, db: sqlite3.Connection, changes: list[Any]) -> list[Any]:
+        """Several of them, in order; what each would have returned."""
+
+
+def chunks(count: int) -> Iterator[tuple[int, int]]:
+    """Ranges of ``count`` rows whose lengths are powers of two: few statements, and few different ones."""
+    start, size = 0, MAX_ROWS
+    while start < count:
+        while size > count - start:
+            size //= 2
+        yield start, start + size
+        start += size
+
+
+class InsertItems(Rows):
     """Accept a job. With an idempotency ``key`` (key, fingerprint) used before: its job's id and fingerprint instead."""
 
-    def change(db: sqlite3.Connection) -> tuple[str, str] | None:
-        if key is not None:
-            row = db.execute("SELECT job, fingerprint FROM keys WHERE key=?", (key[0],)).fetchone()
+    def __init__(self, items: list[ItemRow], key: tuple[str, str] | None) -> None:
+        self.items, self.key = items, key
+        self.one = key is None and len(items) == 1
+
+    def __call__(self, db: sqlite3.Connection) -> tuple[str, str] | None:
+        """Look up the key, then insert."""
+        if self.key is not None:
+            row = db.execute("SELECT job, fingerprint FROM keys WHERE key=?", (self.key[0],)).fetchone()
             if row is not None:
                 return str(row[0]), str(row[1])
-            db.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (*key, items[0].job, items[0].created_at))
-        db.executemany(
-            "INSERT INTO items (id, job, idx, kind, model, params, seed, upload, priority, deadline_s, created_at, state)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')",
-            [item.insert_values() for item in items],
-        )
+            db.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (*self.key, self.items[0].job, self.items[0].created_at))
+        _insert(db, self.items)
         return None
 
-    return change
+    @classmethod
+    def all_of(cls, db: sqlite3.Connection, changes: list["InsertItems"]) -> list[Any]:
+        """Those without a key in one go; they depend on nothing."""
+        _insert(db, [item for change in changes if change.key is None for item in change.items])
+        return [None if change.key is None else change(db) for change in changes]
 
 
-def finish_item(row: ItemRow) -> Write:
-    """Record how an item ended. Only an open one changes: the first ending stands. True if this was it."""
+insert_items = InsertItems
 
-    def change(db: sqlite3.Connection) -> bool:
-        return (
-            db.execute(
-                "UPDATE items SET state=?, finished_at=?, attempts=?, code=?, message=?, param=?, evidence=?, mime=?, nbytes=?,"
-                " checksum=?, data=?, file=? WHERE id=? AND state='open'",
-                row.finish_values(),
-            ).rowcount
-            == 1
-        )
 
-    return change
+def _insert(db: sqlite3.Connection, items: list[ItemRow]) -> None:
+    for start, end in chunks(len(items)):
+        values = [value for item in items[start:end] for value in item.insert_values()]
+        db.execute(_insert_sql(end - start), values)
+
+
+@cache
+def _insert_sql(rows: int) -> str:
+    columns = "id, job, idx, kind, model, params, seed, upload, priority, deadline_s, created_at, state"
+    return f"INSERT INTO items ({columns}) VALUES " + _marks("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')", rows)  # noqa: S608
+
+
+class FinishItem(Rows):
+    """Record how an item ended. Only an open one changes: the first ending stands."""
+
+    def __init__(self, row: ItemRow) -> None:
+        self.row = row
+
+    def __call__(self, db: sqlite3.Connection) -> None:
+        """This ending alone."""
+        db.execute(_finish_sql(1), self.row.finish_values())
+
+    @classmethod
+    def all_of(cls, db: sqlite3.Connection, changes: list["FinishItem"]) -> list[Any]:
+        """In one go, unless one item ended twice: then in order."""
+        rows = [change.row for change in changes]
+        if len({row.id for row in rows}) < len(rows):
+            for change in changes:
+                change(db)
+        else:
+            for start, end in chunks(len(rows)):
+                values = [value for row in rows[start:end] for value in row.finish_values()]
+                db.execute(_finish_sql(end - start), values)
+        return [None] * len(rows)
+
+
+finish_item = FinishItem
+
+
+@cache
+def _finish_sql(rows: int) -> str:
+    return FINISH.format(_marks("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows))
+
+
+def _marks(row: str, rows: int) -> str:
+    return ", ".join([row] * rows)
 
 
 def mark_fetched(item: str) -> Write:
@@ -73,7 +146,7 @@ def delete_job(job: str) -> Write:
     """Forget a job."""
 
     def change(db: sqlite3.Connection) -> None:
-        db.execute("DELETE FROM items WHERE job=?", (job,))
+        db.execute("DELETE FROM items WHERE id=? OR (job=? AND idx>0)", (job, job))
         db.execute("DELETE FROM keys WHERE job=?", (job,))
 
     return change

@@ -3,8 +3,8 @@
 from rich.console import Group
 from rich.text import Text
 
-from disagctl.spending import CostView
 from disagctl.ui.tables import NOTHING, clean, seconds, state, table
+from disagctl.views import CostView
 
 
 def cost_picture(view: CostView) -> Group:

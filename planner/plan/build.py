@@ -54,6 +54,7 @@ class Model(msgspec.Struct):
     moves: list[tuple[int, int, int]]  # (tier, started, stopped)
     egress: list[int]
     group: dict[int, int]
+    opened: dict[tuple[str, str, str], int] = {}  # (model, bundle, cell) → column of its queue's being open
 
     def first(self, k: int) -> bool:
         """Whether a class stands for its group (it does for itself when there are no groups)."""
@@ -242,7 +243,7 @@ def _capacity(model: Model) -> None:
     queues: dict[tuple[str, str, str], list[Site]] = defaultdict(list)
     for site in model.sites:
         queues[site.option.model, site.option.bundle, site.cell].append(site)
-    for (name, bundle, _), sites in queues.items():
+    for (name, bundle, cell), sites in queues.items():
         a, h, _multiple = model.rules.queues[name, bundle]
         loads: list[tuple[int, float]] = []
         for site in sites:
@@ -255,7 +256,7 @@ def _capacity(model: Model) -> None:
                 problem.row([*((column, 1.0) for column, _ in own), (site.count, -float(len(own)))], upper=0.0)
             loads.extend(own)
         if h > 0:
-            opened = problem.column(high=1.0, integer=True)
+            opened = model.opened[name, bundle, cell] = problem.column(high=1.0, integer=True)
             counts = [site.count for site in sites]
             problem.row([*loads, *((count, -a) for count in counts), (opened, h)], upper=0.0)
             most = _replicas_most(model, sites)

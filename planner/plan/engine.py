@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from planner.facts.perf import Book
+from planner.plan import phases
 from planner.plan.build import Keep, Model, build, everything
 from planner.plan.estimate import Outlook, outlook
 from planner.plan.guess import guess
@@ -15,14 +16,14 @@ from planner.plan.level import SHARES, SLACKS, Level, Rules, fastest, rules_of
 from planner.plan.market import Market, open_market, usable_offers
 from planner.plan.options import Universe, enumerate_options
 from planner.plan.problem import Solution
-from planner.plan.prune import WINDOWS, best_cells, prune, size_of
+from planner.plan.prune import WINDOWS, Narrowed, prune, size_of
 from planner.plan.request import PlanRequest
 
 SMALL = 300  # pairs of class and site up to which every level is tried, and the gap is closed
 FEW_TIERS = 40  # as many price tiers as a small problem may have
 MEDIUM = 1000  # up to which every share is tried
 LARGE = 5000  # beyond: pruned, one level at a time, 1 %
-DIVERSE_S = 15.0  # solver time of one large program with limits of diversity: their last per cent take minutes
+DIVERSE_S = 14.0  # solver time of one large program with limits of diversity, its proof included
 
 
 class Found(msgspec.Struct):
@@ -60,6 +61,11 @@ class Scene(msgspec.Struct):
         return self.pairs <= SMALL and len(self.market.tiers) <= FEW_TIERS
 
     @property
+    def large(self) -> bool:
+        """Whether it is narrowed first."""
+        return self.pairs > LARGE
+
+    @property
     def diverse(self) -> bool:
         """Whether the spot share or one pool's is limited."""
         request = self.universe.request
@@ -87,21 +93,29 @@ def levels_of(scene: Scene, keep: Keep) -> list[tuple[float, Level]]:
     """(guessed cost, level), the most promising first; one when nothing has an SLO."""
     if all(item.p95_s is None for item in scene.universe.request.workload.classes):
         return [(0.0, Level(1.0, 1.0))]
-    large = scene.pairs > LARGE
+    large = scene.large
     ranked = []
     for share in SHARES[::2] if large else SHARES:
         for slack in SLACKS[2:] if large else SLACKS:
             level = Level(share, slack)
-            ranked.append(
-                (guess(scene.universe, scene.market, rules_of(scene.universe, level, scene.quick), keep), level)
-            )
+            ranked.append((_promise(scene, rules_of(scene.universe, level, scene.quick), keep), level))
     return sorted([item for item in ranked if item[0] < math.inf] or ranked[:1])
+
+
+def _promise(scene: Scene, rules: Rules, keep: Keep) -> float:
+    """What a level may cost: a guess; with limits of diversity, of which that knows nothing, the program's relaxation."""
+    guessed = guess(scene.universe, scene.market, rules, keep)
+    if guessed == math.inf or not (scene.large and scene.diverse):
+        return guessed
+    narrowed = prune(scene.universe, scene.market, rules, keep, WINDOWS[0])
+    model = build(scene.universe, narrowed.market, rules, keep, narrowed)
+    return solve(model.problem.relaxed(()), scene.left_s).objective if isinstance(model, Model) else guessed
 
 
 def _bolder(scene: Scene, ranked: list[tuple[float, Level]]) -> list[tuple[float, Level]]:
     """For large problems: the first share at less cautious slacks too, before the rest."""
     guessed, level = ranked[0]
-    if scene.pairs <= LARGE or not level.share < 1:
+    if not scene.large or not level.share < 1:
         return ranked
     return [*((guessed, Level(level.share, slack)) for slack in SLACKS[:2]), *ranked]
 
@@ -116,7 +130,7 @@ def search(scene: Scene, keep: Keep = everything, most: int | None = None) -> Fo
     tried: set[str] = set()
     shares: set[float] = set()  # of which a level holds
     allowed = most if most is not None else 30 if scene.pairs <= MEDIUM else 8
-    patience = allowed if scene.pairs <= MEDIUM else 2 if scene.pairs <= LARGE else 1
+    patience = allowed if scene.pairs <= MEDIUM else 2 if not scene.large else 1
     for guessed, level in _bolder(scene, levels_of(scene, keep)):
         rules = rules_of(scene.universe, level, scene.quick)
         mark = repr((sorted(rules.limit_s.items()), sorted(rules.queues.items())))
@@ -139,13 +153,15 @@ def _total(found: Found) -> float:
 
 def attempt(scene: Scene, rules: Rules, level: Level, keep: Keep = everything) -> Found | None:
     """One program, solved and checked; None when it has no solution, or one whose p95 estimate breaks an SLO."""
+    if scene.large and scene.diverse:
+        found, solved = _in_phases(scene, rules, level, keep)
+        if solved:
+            return found
     model: Model | int = -1
     solution: Solution | None = None
-    for window in WINDOWS if scene.pairs > LARGE else ():
+    for window in WINDOWS if scene.large and not scene.diverse else ():
         if solution is None:
-            fewer = scene.diverse and window == WINDOWS[0]
-            market = best_cells(scene.universe, scene.market, rules, keep) if fewer else scene.market
-            narrowed = prune(scene.universe, market, rules, keep, window)
+            narrowed = prune(scene.universe, scene.market, rules, keep, window)
             model = build(scene.universe, narrowed.market, rules, keep, narrowed, capped=scene.capped)
             solution = _solve(scene, model) if isinstance(model, Model) else None
     if solution is None:
@@ -155,6 +171,41 @@ def attempt(scene: Scene, rules: Rules, level: Level, keep: Keep = everything) -
         scene.infeasible_levels += 1
         return None
     return _found(model, solution, level)
+
+
+def _in_phases(scene: Scene, rules: Rules, level: Level, keep: Keep) -> tuple[Found | None, bool]:
+    """The same for large programs with limits of diversity (planner.plan.phases), within ``DIVERSE_S``; and whether it has
+    a solution at all."""
+    end_s = scene.spent_s + min(scene.left_s, DIVERSE_S)
+
+    def build_on(market: Market, narrowed: Narrowed) -> Model | int:
+        return build(scene.universe, market, rules, keep, narrowed, capped=scene.capped)
+
+    def spent(solution: Solution) -> Solution:
+        scene.spent_s += solution.seconds
+        scene.rounds += 1
+        return solution
+
+    for window in WINDOWS:
+        narrowed = prune(scene.universe, scene.market, rules, keep, window)
+        model, opened = build_on(narrowed.market, narrowed), None
+        for phase in (phases.relaxed, phases.sketch):
+            if isinstance(model, Model):
+                seen = spent(phase(model, end_s - scene.spent_s))
+                opened = phases.opened_by(model, seen) if seen.values else None
+                model = build_on(phases.cells_of(model, seen), narrowed) if seen.values else model
+        if not isinstance(model, Model) or opened is None:
+            continue
+        first = spent(phases.settle(model, opened, end_s - scene.spent_s, scene.gap()))
+        if not first.values:
+            continue
+        found = _found(model, first, level)
+        if found is None:
+            return None, True
+        proven = spent(phases.prove(model, first, end_s - scene.spent_s, scene.gap()))
+        first = phases.against(first, proven.bound)
+        return _found(model, proven, level) or msgspec.structs.replace(found, solution=first), True
+    return None, False
 
 
 def _found(model: Model, solution: Solution, level: Level) -> Found | None:
@@ -172,9 +223,7 @@ def _found(model: Model, solution: Solution, level: Level) -> Found | None:
 def _solve(scene: Scene, model: Model) -> Solution | None:
     """HiGHS, and CBC when what it says breaks the program's own rows."""
     gap = scene.gap()
-    large = scene.pairs > LARGE
-    limit_s = min(scene.left_s, DIVERSE_S) if large and scene.diverse else scene.left_s
-    solution = solve(model.problem, limit_s, gap, presolve=scene.diverse or not large)
+    solution = solve(model.problem, scene.left_s, gap, presolve=not scene.large)
     scene.spent_s += solution.seconds
     scene.rounds += 1
     if (solution.values and model.problem.residual(np.array(solution.values)) > 1e-5) or solution.status == "error":

@@ -1,6 +1,7 @@
 """HiGHS on a Problem, and CBC for when its answer does not stand up to checking."""
 
 import warnings
+from collections.abc import Sequence
 
 import highspy
 import numpy as np
@@ -16,10 +17,12 @@ def solve(
     gap: float = 0.0,
     *,
     presolve: bool = True,
+    start: Sequence[float] | None = None,
 ) -> Solution:
     """Minimise. Integers come back rounded. The same answer every time unless the time limit cuts it short.
 
     ``presolve``: HiGHS's own; the large, narrowed problems take half the time without it.
+    ``start``: a solution to begin from; then none of the time goes to looking for a first one.
     """
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = len(problem.cost), len(problem.lower)
@@ -47,6 +50,12 @@ def solve(
     ):
         highs.setOptionValue(name, value)
     highs.passModel(lp)
+    if start is not None:
+        highs.setOptionValue("mip_heuristic_effort", 0.0)
+        highs.setOptionValue("mip_allow_restart", False)
+        first = highspy.HighsSolution()
+        first.col_value = list(start)
+        highs.setSolution(first)
     highs.run()
     status, info, seconds = highs.getModelStatus(), highs.getInfo(), float(highs.getRunTime())
     if status in _INFEASIBLE:

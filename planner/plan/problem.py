@@ -1,5 +1,7 @@
 """The mixed-integer program as plain arrays: what a solver needs and nothing else."""
 
+from collections.abc import Collection, Mapping
+
 import msgspec
 import numpy as np
 
@@ -41,6 +43,17 @@ class Problem(msgspec.Struct):
         self.upper.append(upper)
         return len(self.lower) - 1
 
+    def relaxed(self, whole: Collection[int]) -> "Problem":
+        """The same with these variables alone integer."""
+        return msgspec.structs.replace(self, integer=[at in whole for at in range(len(self.cost))])
+
+    def fixed(self, values: Mapping[int, float]) -> "Problem":
+        """The same with these variables set."""
+        low, high = list(self.low), list(self.high)
+        for at, value in values.items():
+            low[at] = high[at] = value
+        return msgspec.structs.replace(self, low=low, high=high)
+
     def residual(self, values: np.ndarray) -> float:
         """The worst violation of any row or bound, relative to the size of its limit."""
         sums = np.zeros(len(self.lower))
@@ -67,3 +80,8 @@ class Solution(msgspec.Struct):
     seconds: float
     values: list[float]
     solver: str = "highs"
+
+    @property
+    def bound(self) -> float:
+        """What no solution costs less than."""
+        return self.objective * (1 - self.gap)

@@ -1,12 +1,10 @@
 """Narrowing a large problem to what could matter. Not lossless: the engine widens it when nothing is left.
 
 Kept: for each class and bundle the places within a window of the cheapest cost per request, and the ``LEAST`` cheapest;
-for each kind of node of a cloud the ``TIERS`` cheapest tiers, spot and on-demand apart; under limits of diversity, which
-take the solver longest, the ``CELLS`` cells alone that would be cheapest.
+for each kind of node of a cloud the ``TIERS`` cheapest tiers, spot and on-demand apart.
 
-Classes of one model whose times are alike
-in shape, and that may run in much the same places, share their routes: a restriction, so that every solution is one of the
-whole problem too.
+Classes of one model whose times are alike in shape, and that may run in much the same places, share their routes: a
+restriction, so that every solution is one of the whole problem too.
 """
 
 import math
@@ -15,13 +13,12 @@ from collections import defaultdict
 import msgspec
 
 from planner.plan.build import Keep
-from planner.plan.guess import guess, prices
+from planner.plan.guess import prices
 from planner.plan.level import Rules
 from planner.plan.market import Market, Tier
 from planner.plan.options import Universe
 
 WINDOWS = (1.5, 3.0)
-CELLS = 3
 LEAST = 8
 TIERS = (8, 3)  # up to, and beyond, ``MANY`` tiers
 MANY = 2000
@@ -67,18 +64,6 @@ def prune(universe: Universe, market: Market, rules: Rules, keep: Keep, window: 
         if (market.pools[tier.pool].gpu, market.pools[tier.pool].cell) in wanted or tier.running
     ]
     return Narrowed(Market(market.pools, tuple(kept)), dict(places), _groups(universe, places))
-
-
-def best_cells(universe: Universe, market: Market, rules: Rules, keep: Keep) -> Market:
-    """What is offered in the ``CELLS`` cells that would be cheapest by themselves, and what runs elsewhere."""
-    cost: dict[str, float] = {}
-    for cell in {pool.cell for pool in market.pools}:
-        own = tuple(tier for tier in market.tiers if market.pools[tier.pool].cell == cell)
-        cost[cell] = guess(universe, Market(market.pools, own), rules, keep)
-    best = sorted(cost, key=lambda cell: (cost[cell], cell))[:CELLS]
-    return Market(
-        market.pools, tuple(tier for tier in market.tiers if market.pools[tier.pool].cell in best or tier.running)
-    )
 
 
 def _groups(universe: Universe, places: dict[int, set[Place]]) -> dict[int, int]:

@@ -73,6 +73,7 @@ class Request(msgspec.Struct):
     shape: Shape | None = None  # what it asks for, as the control loop counts it
     priority: int = 0
     deadline_s: float | None = None  # monotonic: not finished by then, it fails
+    due_s: float | None = None  # monotonic: by then it should be finished; late, it is of use all the same
     at: int = 0
     lease: Lease | None = None
     outputs: dict[int, Output] = msgspec.field(default_factory=dict)
@@ -89,6 +90,7 @@ class Request(msgspec.Struct):
     started_s: float | None = None
     step: int = 0
     steps: int = 0
+    roles: tuple[Role, ...] = ()  # of its stages, filled in when it is taken up
     snapshot: Snapshot | None = None  # of the stage that it is at, or will be
     pauses: int = 0
 
@@ -105,12 +107,12 @@ class Request(msgspec.Struct):
     @property
     def role(self) -> Role:
         """The role that the request needs next, or is with."""
-        return Role(self.model, self.stages[self.at])
+        return self.roles[self.at] if self.roles else Role(self.model, self.stages[self.at])
 
     @property
     def sociable(self) -> bool:
-        """Whether it may share a batch: what has failed is tried by itself."""
-        return bool(self.alike) and not self.alone and not self.evidence
+        """Whether it may share a batch: what has failed is tried by itself, and what was paused goes on by itself."""
+        return bool(self.alike) and not self.alone and not self.evidence and self.resumable is None
 
 
 class Book:
@@ -122,11 +124,13 @@ class Book:
         self.workers: dict[str, Worker] = {}
         self.fenced = 0
         self.redelivered = 0
+        self.pauses = 0
         self._epoch = incarnation * EPOCHS_PER_HEAD
         self._seq = 0
         self._waiting: dict[Role, Waiting] = {}
         self._pools: dict[Role, Pool] = {}
         self._before: dict[Role, Role] = {}
+        self._roles: dict[tuple[str, tuple[str, ...]], tuple[Role, ...]] = {}  # of every line of stages that was seen
         self._dirty: dict[Role, None] = {}
         self._out: list[Effect] = []
         self._on_hold: dict[str, None] = {}
@@ -141,7 +145,8 @@ class Book:
 
     def queued(self, role: Role) -> int:
         """Requests waiting for the role."""
-        return len(self._waiting.get(role, ()))
+        waiting = self._waiting.get(role)
+        return len(waiting) if waiting is not None else 0
 
     def leased(self, role: Role) -> Iterator[Lease]:
         """Tasks out with workers of the role."""
@@ -161,8 +166,12 @@ class Book:
         self.requests[request.id] = request
         if request.deadline_s is not None:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
-        for before, after in zip(request.stages, request.stages[1:], strict=False):
-            self._before[Role(request.model, after)] = Role(request.model, before)
+        roles = self._roles.get((request.model, request.stages))
+        if roles is None:
+            roles = tuple(Role(request.model, stage) for stage in request.stages)
+            self._roles[request.model, request.stages] = roles
+            self._before.update(zip(roles[1:], roles, strict=False))
+        request.roles = roles
 
     def _pool(self, role: Role) -> Pool:
         pool = self._pools.get(role)
@@ -171,7 +180,7 @@ class Book:
         return pool
 
     def _enqueue(self, request: Request) -> None:
-        if request.id in self._on_hold:
+        if self._on_hold and request.id in self._on_hold:
             return  # whoever has it may yet report
         role = request.role
         waiting = self._waiting.get(role)
@@ -186,9 +195,9 @@ class Book:
         Enough is never less than a task for each of this stage's workers: a few quick ones after many slow ones must not idle
         them.
         """
-        if request.at + 1 >= len(request.stages):
+        if request.at + 1 >= len(request.roles):
             return False
-        after, pool = Role(request.model, request.stages[request.at + 1]), self._pool(request.role)
+        after, pool = request.roles[request.at + 1], self._pool(request.roles[request.at])
         coming = self.queued(after) + pool.total_load
         return coming >= max(self.limits.min_window, 2 * self._pool(after).total_slots, pool.workers)
 
@@ -204,7 +213,7 @@ class Book:
             if worker is None or self._waits(request, worker, len(waiting) + 1, now):
                 waiting.push(request.id, request.priority, request.seq)
                 break
-            self._assign(request, worker, now)
+            self._assign(request, worker, now, self._shared(request))
             sent = True
         before = self._before.get(role)
         if sent and before is not None and self.queued(before):
@@ -223,11 +232,13 @@ class Book:
         self.look_again_s = due if self.look_again_s is None else min(due, self.look_again_s)
         return True
 
-    def _assign(self, request: Request, worker: Worker, now: float) -> None:
+    def _shared(self, request: Request) -> Batch | None:
+        """The batch that the request may share with those that wait as it does."""
+        return Batch(request.alike, self.limits.batch) if self.limits.batch > 1 and request.sociable else None
+
+    def _assign(self, request: Request, worker: Worker, now: float, batch: Batch | None = None) -> None:
         self._epoch += 1
         ref = TaskRef(request.id, request.stages[request.at], self._epoch)
-        shares = self.limits.batch > 1 and request.sociable and request.resumable is None
-        batch = Batch(request.alike, self.limits.batch) if shares else None
         request.lease, request.waiting_s = Lease(ref, worker.id, now, now, batch=batch), None
         worker.leases[request.id] = ref.epoch
         self._pool(worker.role).place(worker)
@@ -279,8 +290,9 @@ class Book:
         worker = self.workers.get(output.worker)
         self._fence(output.ref)
         if worker is not None:
-            worker.outputs.pop(output.ref.key, None)
-            self._out.append(Release(output.worker, output.ref.key))
+            key = output.ref.key
+            worker.outputs.pop(key, None)
+            self._out.append(Release(output.worker, key))
 
     def _drop_snapshot(self, request: Request) -> None:
         """It is of no use any more."""
@@ -351,8 +363,8 @@ class Book:
 
     def _forget(self, request: Request) -> None:
         self._discard_waiting(request)
+        self._on_hold.pop(request.id, None)
+        self.requests.pop(request.id, None)  # first: nothing of it needs to be fenced from here on
         self._drop_snapshot(request)
         for output in request.outputs.values():
             self._release(output)
-        self._on_hold.pop(request.id, None)
-        self.requests.pop(request.id, None)

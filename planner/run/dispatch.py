@@ -6,6 +6,7 @@ a request keeps its place in line through all its stages, and when it is tried a
 
 import heapq
 import math
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
@@ -15,6 +16,7 @@ from planner.domain import Role, TaskRef
 
 MAX_SLOTS: Final = 64
 AHEAD_S: Final = 0.02  # enough work to bridge a round trip to the head, when tasks are shorter than that
+SHORTEST_S: Final = AHEAD_S / MAX_SLOTS  # from here down the most that there is
 MAX_AHEAD: Final = 16  # tasks held ahead because their tensors take long: each of them is memory
 LATE: Final = 4.0  # mean deviations above the mean, as late as a transfer is expected to be (as TCP's timer, RFC 6298)
 
@@ -30,6 +32,9 @@ class Waiting:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._live)
 
     def __contains__(self, request: object) -> bool:
         return request in self._live
@@ -62,6 +67,7 @@ class Worker(msgspec.Struct):
     prefetch: int
     seen_s: float
     draining: bool = False
+    accelerator: str = ""
     preemptible: bool = False  # its tasks can be paused between two steps
     leases: dict[str, int] = msgspec.field(default_factory=dict)
     outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id
@@ -82,7 +88,9 @@ class Worker(msgspec.Struct):
             return 0
         ahead = self.prefetch
         if ahead and self.seconds is not None:
-            seconds = max(self.seconds, 1e-4)
+            if self.seconds <= SHORTEST_S:
+                return 1 + max(ahead, MAX_SLOTS - 1)
+            seconds = self.seconds
             if seconds < AHEAD_S:
                 ahead = max(ahead, min(MAX_SLOTS - 1, int(AHEAD_S / seconds)))
             late_s = self.fetch_s + LATE * self.fetch_off_s
@@ -116,18 +124,20 @@ class Pool:
 
     def place(self, worker: Worker) -> None:
         """Put the worker where its load now belongs; without credit it is in no bucket."""
-        old = self._where.pop(worker.id, None)
+        name, load, slots = worker.id, len(worker.leases), worker.slots
+        old = self._where.pop(name, None)
         if old is not None:
-            del self._buckets[old][worker.id]
-        load, slots = len(worker.leases), worker.slots
-        before = self._slots.get(worker.id, 0)
-        self.total_slots += slots - before
-        self.workers += (slots > 0) - (before > 0)
-        self.total_load += load - self._loads.get(worker.id, 0)
-        self._slots[worker.id], self._loads[worker.id] = slots, load
+            del self._buckets[old][name]
+        before = self._slots.get(name, 0)
+        if slots != before:
+            self.total_slots += slots - before
+            self.workers += (slots > 0) - (before > 0)
+            self._slots[name] = slots
+        self.total_load += load - self._loads.get(name, 0)
+        self._loads[name] = load
         if load < slots:
-            self._buckets[load][worker.id] = worker
-            self._where[worker.id] = load
+            self._buckets[load][name] = worker
+            self._where[name] = load
             self._least = min(self._least, load)
 
     def remove(self, worker_id: str) -> None:

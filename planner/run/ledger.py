@@ -16,10 +16,10 @@ from planner.domain import Role, TaskRef
 from planner.run.book import LAST_WORDS, Lease, Output, Request
 from planner.run.dispatch import Worker
 from planner.run.effects import Attempt, Condemn, Effect, PauseTask, Publish
-from planner.run.pauses import Pauses
+from planner.run.viewing import Viewing
 
 
-class Ledger(Pauses):
+class Ledger(Viewing):
     """Call events, then collect :meth:`effects`."""
 
     # --- requests ---------------------------------------------------------------------------------------------
@@ -77,7 +77,16 @@ class Ledger(Pauses):
 
     # --- workers ----------------------------------------------------------------------------------------------
 
-    def worker_ready(self, worker_id: str, role: Role, prefetch: int, now: float, *, preemptible: bool = False) -> None:
+    def worker_ready(
+        self,
+        worker_id: str,
+        role: Role,
+        prefetch: int,
+        now: float,
+        *,
+        preemptible: bool = False,
+        accelerator: str = "",
+    ) -> None:
         """A worker has loaded a role and grants credit. What it made in an earlier role it still holds."""
         known = self.workers.get(worker_id)
         if known is not None and known.role != role:
@@ -90,7 +99,7 @@ class Ledger(Pauses):
             known = Worker(worker_id, role, prefetch, now, batch=self.limits.batch)
             self.workers[worker_id] = known
         known.seen_s = now
-        known.draining, known.preemptible = False, preemptible
+        known.draining, known.preemptible, known.accelerator = False, preemptible, accelerator
         self._pool(role).place(known)
         self._dirty[role] = None
 
@@ -186,15 +195,20 @@ class Ledger(Pauses):
     def started(self, worker_id: str, ref: TaskRef, now: float) -> None:
         """Compute began; the input has arrived, so what lies before it is no longer needed."""
         request = self._current(worker_id, ref)
-        if request is None or request.lease is None:
+        if request is not None:
+            self._begun(request, worker_id, ref, now)
+
+    def _begun(self, request: Request, worker_id: str, ref: TaskRef, now: float) -> None:
+        if request.lease is None:
             return
         request.lease.started = True
         request.lease.touched_s = now
         self.workers[worker_id].computing = ref
         if request.started_s is None:
             request.started_s = now
-        for index in [i for i in request.outputs if i < request.at - 1]:
-            self._release(request.outputs.pop(index))
+        if request.at > 1:
+            for index in [i for i in request.outputs if i < request.at - 1]:
+                self._release(request.outputs.pop(index))
         holder = self.workers.get(request.snapshot.worker) if request.snapshot is not None else None
         if holder is not None and holder.draining and holder.id != worker_id:
             self._drop_snapshot(request)  # it goes as soon as nobody needs it
@@ -214,10 +228,13 @@ class Ledger(Pauses):
         output = request.resumable or request.outputs.get(request.at - 1)
         return output.worker if output is not None else None
 
-    def done(self, worker_id: str, ref: TaskRef, result: Any, seconds: float, fetch_s: float = 0.0) -> bool:
+    def done(
+        self, worker_id: str, ref: TaskRef, result: Any, seconds: float, fetch_s: float = 0.0, now: float | None = None
+    ) -> bool:
         """A stage was computed: ``result`` is a handle to its output, or after the last stage the artefact.
 
-        False when the result is fenced: it belongs to a lease that is no longer the present one.
+        ``now``: given where word of a short task's start may have been left out. False when the result is fenced: it belongs
+        to a lease that is no longer the present one.
         """
         request = self._current(worker_id, ref)
         if request is None:
@@ -227,6 +244,8 @@ class Ledger(Pauses):
                 return True  # said twice: we rely on that output
             self._drop(worker_id, ref)
             return False
+        if now is not None and request.lease is not None and not request.lease.started:
+            self._begun(request, worker_id, ref, now)
         worker = self.workers.get(worker_id)
         if worker is not None:
             worker.observe(seconds, fetch_s)
@@ -309,6 +328,10 @@ class Ledger(Pauses):
         if self.look_again_s is not None and now >= self.look_again_s:
             self.look_again_s = None
             self._dirty.update(dict.fromkeys(self._waiting))
+        if self.policy is not None:
+            if self._dirty or (self._ask_s is not None and now >= self._ask_s):
+                self._consult(now)
+            self._dirty.clear()
         while self._dirty:
             role = next(iter(self._dirty))
             del self._dirty[role]
@@ -398,7 +421,13 @@ class Ledger(Pauses):
                 self.worker_lost(worker.id, why)
                 return
             waited = position > 0 and not lease.started and now - lease.assigned_s > self.limits.steal_after_s
-            if waited and request.ready and self.queued(worker.role) == 0 and self._idle(worker.role, request.blamed):
+            if (
+                waited
+                and self.policy is None
+                and request.ready
+                and self.queued(worker.role) == 0
+                and self._idle(worker.role, request.blamed)
+            ):
                 self._revoke(request)
                 self._enqueue(request)
                 self._dispatch(worker.role, now)

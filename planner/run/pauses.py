@@ -45,7 +45,7 @@ class Pauses(Book):
                 self._drop(worker_id, ref)
             return False
         self._unlease(request)
-        request.pauses += 1
+        request.pauses, self.pauses = request.pauses + 1, self.pauses + 1
         if handle is not None:
             self._keep(request, Snapshot(worker_id, ref, handle, step, seconds))
         self._rewind(request)
@@ -80,7 +80,7 @@ class Pauses(Book):
         self._keep(request, Snapshot(worker.id, ref, handle, step, seconds))
         if request.lease is not None and request.lease.ref == ref:
             self._unlease(request)  # word of the pause was lost on the way
-            request.pauses += 1
+            request.pauses, self.pauses = request.pauses + 1, self.pauses + 1
             self._rewind(request)
         elif request.at < index:
             self._revoke(request)  # whoever computes its input need not

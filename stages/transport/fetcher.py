@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, get_args
 
-from stages.parcel import MAX_TENSORS, Buffer, Parcel, ParcelError, layout, verify
+from stages.checksum import Buffer
+from stages.parcel import MAX_TENSORS, Parcel, ParcelError, layout, verify
 from stages.protocol import InlineRoute, MooncakeRoute, Offer, RelayRoute, Route, ShmRoute, TensorDesc, Via, ZmqRoute
 from stages.transport.base import FetchError, TransportMode, UploadError
 from stages.transport.choice import Chooser

@@ -121,8 +121,8 @@ def test_a_broken_spec(tmp_path: Path, cli: Cli) -> None:
     assert cli("up", str(tmp_path / "none.yaml"))[0] == 3
 
 
-def test_clouds_whose_nodes_could_not_reach_us_are_refused_with_what_to_do(spec: str, cli: Cli) -> None:
-    code, _, err = cli("up", spec, "--infra", "aws/us-east-1,runpod")
+def test_places_that_share_no_head_are_refused_with_what_to_do(spec: str, cli: Cli) -> None:
+    code, _, err = cli("up", spec, "--infra", "aws/us-east-1,slurm")
     assert code == 4
     assert "head_unreachable" in err
     assert "advertise" in err

@@ -8,10 +8,12 @@ import msgspec
 
 from disagctl.engine import Engine
 from disagctl.roster import Roster
-from planner.domain import TaskRef
+from planner.domain import Role, Shape, TaskRef
 from planner.run import effects as fx
 from planner.run.book import Limits, Request
 from planner.run.ledger import Ledger
+from planner.run.orders import Job, Times
+from planner.run.policies import make
 from stages.link import SEQ_BYTES, Counter, frames_of
 from stages.protocol import AgentMessage, AgentOrder, Artifact, HeadMessage, ModelSource, Who, WorkerMessage
 from tests.engine.pipeline import ENCODER
@@ -32,12 +34,35 @@ class Row(msgspec.Struct):
 
     id: str
     priority: int
+    patience_s: float = 10.0
     state: str = "open"
     code: str = ""
     attempts: int = 0
     evidence: tuple[fx.Attempt, ...] = ()
     content: bytes | None = None
     endings: int = 0
+
+
+class Guesses(Times):
+    """What a dispatch policy believes of times: about right for a stage, and a second for anything else."""
+
+    def step_s(self, role: Role, accelerator: str, shape: Shape, batch: int = 1, degree: int = 1) -> float | None:
+        return 0.3 * batch
+
+    def stage_s(self, role: Role, accelerator: str, shape: Shape, degree: int = 1) -> float | None:
+        return 0.5
+
+    def resume_s(self, job: Job, worker: str) -> float:
+        return 0.0 if job.held_by == worker else 0.1
+
+    def load_s(self, role: Role, accelerator: str) -> float:
+        return 1.0
+
+    def weights_gib(self, role: Role) -> float:
+        return 1.0
+
+    def active_gib(self, role: Role, shape: Shape, batch: int = 1, degree: int = 1) -> float:
+        return 1.0
 
 
 class Store:
@@ -91,6 +116,8 @@ class Head:
         self.born_s = world.clockwork.now
         store.incarnation += 1
         self.ledger = Ledger(0, Limits(stall_s=STALL_S, batch=world.batch, batch_wait_s=world.batch_wait_s))
+        if world.dispatch is not None:
+            self.ledger.serve_by((world.dispatch, make(world.dispatch, Guesses())))
         self.roster = Roster(dict(world.wanted))
         source = ModelSource("m", "synthetic", options=b"%d" % world.version)
         sources = dict.fromkeys(world.wanted, source)
@@ -111,14 +138,16 @@ class Head:
         self._reconcile()
 
     def request(self, row: Row) -> Request:
+        now = self.world.clockwork.now
         return Request(
             row.id,
             "m",
             self.world.stages,
             row.id.encode(),
             0,
-            self.world.clockwork.now,
+            now,
             priority=row.priority,
+            due_s=now + row.patience_s,
             alike="" if self.world.batch == 1 else "ab"[len(row.id) % 2],
         )
 

@@ -13,6 +13,7 @@ import msgspec
 
 from disagctl.roster import GREET_S
 from planner.domain import Role
+from planner.run.orders import DispatchConfig
 from stages.slots import LONGEST_PAUSE_S
 from tests.engine.clockwork import Channel, Clockwork
 from tests.engine.head import Head, Row, Store
@@ -45,12 +46,13 @@ class World:
     def __init__(
         self, seed: int, *, requests: int = 24, wanted: tuple[int, ...] = (1, 3, 2), nodes: tuple[int, ...] = (4, 2),
         stages: tuple[str, ...] = STAGES, synchronous: bool = False, over_s: float = 15.0, talk: bool = False,
-        batch: int = 1, batch_wait_s: float = 0.0,
+        batch: int = 1, batch_wait_s: float = 0.0, dispatch: DispatchConfig | None = None,
     ) -> None:  # fmt: skip
         self.seed, self.talk = seed, talk
         self.clockwork = Clockwork(seed)
         self.stages, self.synchronous = stages, synchronous
         self.wanted = {Role("m", stage): count for stage, count in zip(stages, wanted, strict=True)}
+        self.dispatch = dispatch
         self.version = 0
         self.batch, self.batch_wait_s = batch, batch_wait_s
         self.batches: list[tuple[str, int]] = []
@@ -102,7 +104,7 @@ class World:
         kind = rng.choices(("good", "poison", "bad", "flaky"), (20, 1, 1, 2))[0]
         fails_in = rng.choice(self.stages) if kind != "good" else ""
         self.natures[item] = Nature(kind, fails_in, rng.random() < 0.5)
-        row = Row(item, rng.choice((0, 0, 0, 5)))
+        row = Row(item, rng.choice((0, 0, 0, 5)), rng.choice((2.0, 5.0, 40.0)))
         answered: list[bool] = []
 
         def post() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from disagctl.service import Content, IdempotencyConflict, ModelInfo, NewJob
-from disagctl.views import EventView, HeadView, ItemView, JobError, JobStatus, JobView, StatusView
+from disagctl.views import CostView, EventView, HeadView, ItemView, JobError, JobStatus, JobView, StatusView
 from stages.models.base import ModelCard
 from stages.models.png import picture
 
@@ -178,6 +178,10 @@ class FakeService:
 
     def status(self) -> StatusView:
         return StatusView(self.name, "ready", "http://127.0.0.1:1", HeadView(1, "here", "0", 1.0))
+
+    def cost(self) -> CostView:
+        """Nothing yet."""
+        return CostView(self.name, 0.0, 0.0, 0, None, [], [])
 
     def events(self, after_seq: int) -> list[EventView]:
         return [EventView(float(i), "scaled", "because", i) for i in range(after_seq + 1, 4)]

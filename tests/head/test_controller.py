@@ -43,7 +43,7 @@ class Loop:
 
     def __init__(self, places: int = 4, ask: Callable[[int, Workload], Planned] | None = None) -> None:
         self.bench = Bench(wanted={ENCODE: 1, DENOISE: 2, DECODE: 1})
-        self.watch = LoadWatch(self.bench.engine, {"m": 10.0})
+        self.watch = LoadWatch(self.bench.engine, lambda _model, _shape: 10.0)
         self.bench.engine.watcher = self.watch
         self.fleet = self.bench.fleet()
         self.policy, self.stored, self.said = Script((ENCODE, DENOISE, DECODE)), dict[str, str](), list[str]()
@@ -233,9 +233,12 @@ async def test_attainment_is_of_the_models_objective() -> None:
     loop = Loop()
     assert loop.watch.attainment("m") is None
     request = loop.request("a")
+    request.due_s = loop.watch.due_s("m", request.shape, request.submitted_s)
     for latency_s in (1.0, 9.0, 11.0, 2.0):
-        loop.watch.finished(request, latency_s, 0.0)
+        loop.watch.finished(request, latency_s, request.submitted_s + latency_s)
     assert loop.watch.attainment("m") == 0.75
+    [kept] = loop.watch.classes.values()
+    assert (kept.finished, kept.objective_s, list(kept.in_time)) == (4, 10.0, [True, True, False, True])
 
 
 def test_counts_survive_as_text() -> None:

@@ -98,7 +98,7 @@ def test_too_little_disk(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("more", "code"),
     [
-        ("infra: aws", "head_unreachable"),
+        ("infra: [slurm, aws]", "head_unreachable"),
         ("artifacts: {store: 's3://bucket/x'}", "store_unsupported"),
     ],
 )

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from disagctl.errors import OverBudgetError
 from disagctl.store import Store, StoreFull, finish_item, insert_items, next_incarnation, put_node, reserve_node
+from disagctl.store.changes import Write
 from disagctl.store.offline import open_nodes
 from disagctl.store.rows import ItemRow, NodeRow, signed, unsigned
 
@@ -78,11 +80,28 @@ async def test_the_first_ending_stands(store: Store) -> None:
     row = item(1)
     await store.write(insert_items([row], None))
     row.state, row.checksum = "succeeded", signed((1 << 64) - 5)
-    assert await store.write(finish_item(row)) is True
+    await store.write(finish_item(row))
     row.state = "failed"
-    assert await store.write(finish_item(row)) is False
+    await store.write(finish_item(row))
     (found,) = store.read("SELECT state, checksum FROM items")
     assert (found[0], unsigned(found[1])) == ("succeeded", (1 << 64) - 5)
+
+
+async def test_many_rows_at_once_are_as_if_one_by_one(store: Store) -> None:
+    rows = [item(i) for i in range(200)]
+    used = ("key", "print")
+    answers = await asyncio.gather(
+        *(
+            store.write(insert_items([row], used if row.idx == 0 and i in {50, 150} else None))
+            for i, row in enumerate(rows)
+        )
+    )
+    assert [i for i, answer in enumerate(answers) if answer] == [150]
+    for row in rows:
+        row.state, row.finished_at = "succeeded", 2.0
+    again = [structs.replace(row, state="failed") for row in rows[:3]]
+    await asyncio.gather(*(store.write(finish_item(row)) for row in [*rows, *again]))
+    assert store.read("SELECT state, COUNT(*) FROM items GROUP BY state") == [("succeeded", 199)]
 
 
 async def test_a_full_disk_refuses_and_recovers(store: Store) -> None:
@@ -104,7 +123,7 @@ async def test_a_change_that_refuses_takes_nobody_down(store: Store) -> None:
     def refuse(_db: sqlite3.Connection) -> None:
         raise ValueError("no")
 
-    writes = (insert_items([item(1)], None), refuse, insert_items([item(2)], None))
+    writes: list[Write] = [insert_items([item(1)], None), refuse, insert_items([item(2)], None)]
     results: list[object] = await asyncio.gather(*map(store.write, writes), return_exceptions=True)
     assert results[0] is results[2] is None
     assert isinstance(results[1], ValueError)

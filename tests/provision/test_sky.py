@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from disagctl.provision.base import NodeRequest
+from disagctl.provision.base import HeadWish, NodeRequest
 from disagctl.provision.sky.client import Cluster, Launch, RequestState
 from disagctl.provision.sky.failures import LINE_CHARS, as_error, verdict
 from disagctl.provision.sky.judge import judge, judge_job
 from disagctl.provision.sky.names import Owner, cluster_name, owner
-from disagctl.provision.sky.tasks import agent_task, secrets_file
+from disagctl.provision.sky.tasks import agent_task, secrets_file, task_of
 from planner.domain import Offer
 
 
@@ -26,6 +26,7 @@ class NoCloudAccessError(Exception):
 
 
 SLURM = Offer("slurm", "c1", "node", "H100", 2, spot=False, usd_per_hour=5.0)
+SMALL = Offer("aws", "us-east-1", "m6i.large", "", 0, spot=False, usd_per_hour=0.1)
 AWS = Offer("aws", "us-east-1", "g6.xlarge", "L4", 1, spot=True, usd_per_hour=0.3)
 
 
@@ -115,3 +116,19 @@ def test_what_state_a_node_is_in(launch: RequestState | None, cluster: Cluster |
 def test_what_its_job_tells() -> None:
     said = [None, "INIT", "SETTING_UP", "RUNNING", "FAILED_SETUP", "SUCCEEDED"]
     assert [judge_job(status) for status in said] == ["launching"] * 3 + ["up", "ended", "ended"]
+
+
+def test_the_head_s_machine_opens_only_what_is_needed() -> None:
+    wish = HeadWish((1, 2, 3), ("aws", "gcp"), "core")
+    made = NodeRequest("head", "0badcafe", "shop", "12345678", (SMALL,), b"", ("/models/x",), ("HF_TOKEN",), head=wish)
+    task = task_of(made, Path("/kit"), Path("/node"), "auto")
+    (resources,) = task["resources"]["ordered"]
+    assert (resources["ports"], resources["instance_type"]) == ([1, 2, 3], "m6i.large")
+    assert resources["autostop"]["down"] is True
+    assert "accelerators" not in resources
+    assert (task["envs"]["DISAGCTL_EXTRA"], task["envs"]["DISAGCTL_AGENTS"]) == ("sky:aws,gcp", "core")
+    assert task["file_mounts"] == {
+        "~/disagctl/kit": "/kit",
+        "~/disagctl/secrets.env": "/node/secrets.env",
+        "~/disagctl/models/0": "/models/x",
+    }

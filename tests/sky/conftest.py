@@ -16,8 +16,12 @@ from tests.sky.slurm import Slurm
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test of this folder is marked: for the Slurm where it does not say the EC2."""
     for item in items:
-        if Path(__file__).parent in item.path.parents and item.get_closest_marker("sky_ec2") is None:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        if item.get_closest_marker("sky_ec2") is None:
             item.add_marker(pytest.mark.sky)
+        # SkyPilot's client starts its API server as a child that outlives it, also a second time when a busy one is slow
+        item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
 
 
 def need(reason: str | None) -> None:

@@ -53,6 +53,7 @@ class Ec2:
             command = [sys.executable, "-m", "tests.sky.ec2_server", GATEWAY, str(PORT), str(self.base)]
             self.hosts.daemons.start("server", command, environment)
         wait_for("the EC2 answers", (self.base / "ready").exists, 120)
+        self.site.start_api()
 
     def down(self) -> None:
         """Take everything away again."""
@@ -85,6 +86,24 @@ class Ec2:
         filters = [{"Name": "resource-id", "Values": [instance]}]
         found = self._client(self.running()[instance][:-1]).describe_tags(Filters=filters)["Tags"]
         return {one["Key"]: one["Value"] for one in found}
+
+    def open_ports(self, address: str) -> set[int]:
+        """What the world may connect to on the instance with this address."""
+        found: set[int] = set()
+        for region in AWS_ZONES:
+            client = self._client(region)
+            instances = [
+                one
+                for reservation in client.describe_instances()["Reservations"]
+                for one in reservation["Instances"]
+                if one.get("PublicIpAddress") == address or one.get("PrivateIpAddress") == address
+            ]
+            groups = [group["GroupId"] for one in instances for group in one["SecurityGroups"]]
+            for group in client.describe_security_groups(GroupIds=groups)["SecurityGroups"] if groups else ():
+                for rule in group["IpPermissions"]:
+                    if any(span["CidrIp"] == "0.0.0.0/0" for span in rule["IpRanges"]):
+                        found |= set(range(rule["FromPort"], rule["ToPort"] + 1))
+        return found
 
     def preempt(self, instance: str) -> None:
         """Take a machine away, as a spot market does."""

@@ -22,10 +22,12 @@ make_root() { # inside mount, uts, pid and ipc namespaces of our own
   else
     mount -t overlay overlay -o "lowerdir=$home,upperdir=$folder/home-upper,workdir=$folder/home-work" "$root/home/ubuntu"
   fi
+  mkdir -p "$root/home/ubuntu/opt-disagctl" "$root/opt/disagctl"
+  mount --bind "$root/home/ubuntu/opt-disagctl" "$root/opt/disagctl" # as if a machine image had it
   chroot "$root" useradd -M -u 1500 -s /bin/bash -d /home/ubuntu -p '*' ubuntu
   echo 'ubuntu ALL=(ALL) NOPASSWD:ALL' >"$root/etc/sudoers.d/ubuntu"
   chmod 440 "$root/etc/sudoers.d/ubuntu"
-  chroot "$root" chown ubuntu: /home/ubuntu
+  chroot "$root" chown ubuntu: /home/ubuntu /opt/disagctl
 }
 
 if [ "$verb" = image ]; then

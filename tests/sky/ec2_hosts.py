@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.sky.catalogs import write_catalogs
 from tests.sky.daemons import Daemons
 from tests.sky.shims import UV, system_python, uv_settings
 
@@ -19,6 +20,8 @@ uv venv -q --seed $VIRTUAL_ENV --python 3.10
 uv pip install -q 'setuptools<70' 'click<8.3.0' 'pydantic-core==2.41.1' 'ray[default]==2.9.3' 'skypilot[aws,remote]==0.14.1'
 uv venv -q --seed --relocatable --system-site-packages --python /usr/bin/python3 $HOME/sky-user-env
 bash $HOME/kit/install.sh core
+DISAGCTL_CACHE=/opt/disagctl bash $HOME/kit/install.sh sky:aws
+/opt/disagctl/libraries-*/bin/python -c 'from sky.backends import wheel_utils; wheel_utils.build_sky_wheel()'
 """
 
 
@@ -104,6 +107,7 @@ class Hosts:
         )
         (tools / "uv").chmod(0o755)
         shutil.copytree(write_kit(self.base / "kits"), self.image / "kit", dirs_exist_ok=True)
+        write_catalogs(self.image)  # a head's SkyPilot has prices, too
         for path in (self.image, *self.image.rglob("*")):
             shutil.chown(path, 1500, 1500)
         folder = self.base / "hosts" / "build"

@@ -23,6 +23,7 @@ SLURM = {
 EC2 = {
     "sudo": "sudo",
     "ip": "iproute2",
+    "nft": "nftables",
     "sshd": "openssh-server",
     "ssh": "openssh-client",
     "rsync": "rsync",

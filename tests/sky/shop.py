@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -35,7 +36,8 @@ infra: {infra}
 budget: {{max_usd_per_hour: {budget}}}
 catalog: catalog.csv
 profiles: profiles.csv
-bundles: false
+bundles: {bundles}
+{more}
 stages:
   encode: {{resources: {{accelerators: [L4]}}}}
   denoise: {{resources: {{accelerators: {denoise}}}}}
@@ -61,9 +63,10 @@ class Shop:
         self.home.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(exist_ok=True)
         (folder / "catalog.csv").write_text(spec.pop("catalog", CATALOG))
-        (folder / "profiles.csv").write_text(PROFILES)
+        (folder / "profiles.csv").write_text(spec.pop("profiles", PROFILES))
         self.spec = folder / "service.yaml"
-        fields = {"rate": 70, "infra": "slurm/skytest", "budget": 10, "denoise": "[H100, A100]", "model": SHAPES} | spec
+        fields = {"rate": 70, "infra": "slurm/skytest", "budget": 10, "denoise": "[H100, A100]", "model": SHAPES}
+        fields |= {"bundles": "false", "more": ""} | spec
         self.spec.write_text(SPEC.format(name=name, **fields))
 
     def cli(self, *args: str, timeout: float = 900.0) -> "subprocess.CompletedProcess[str]":
@@ -93,6 +96,16 @@ class Shop:
     def environment(self) -> dict[str, str]:
         """The site's SkyPilot, our own state."""
         return os.environ | Site().environment() | {"DISAGCTL_HOME": str(self.home)}
+
+    def on_head(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """A command on the head's own machine, as that machine's user."""
+        head, folder = self.record["head"], self.home / "services" / self.name
+        options = ["-F", "none", "-i", folder / "head.key", "-o", f"UserKnownHostsFile={folder / 'head.known_hosts'}"]
+        target = [f"{head['user']}@{head['host']}", "--", shlex.join(words)]
+        return subprocess.run(
+            ["ssh", *map(str, options), "-o", "BatchMode=yes", *target], stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=60, check=False,
+        )  # fmt: skip
 
     def up(self, *more: str) -> "subprocess.CompletedProcess[str]":
         """Up and ready, or it fails here with what was said."""

@@ -53,6 +53,10 @@ class Site:
             "DISAGCTL_HOME": str(self.home / "disagctl"),
         }
 
+    def start_api(self) -> None:
+        """SkyPilot's API server, from a process of its own: whoever starts it by a call has a child that outlives it."""
+        self.run(sky_command(), "api", "start", timeout=300.0)
+
     def run(
         self, *command: str | Path, timeout: float = 120.0, check: bool = True
     ) -> "subprocess.CompletedProcess[str]":

@@ -80,6 +80,7 @@ class Slurm:
         self.daemons.start("login", as_host("login", self.base / "etc/hosts", sshd), self._environment)
         self._client()
         self.mend()
+        self.site.start_api()
 
     def down(self) -> None:
         """Take everything away again: jobs, daemons, files, the user."""

@@ -53,12 +53,12 @@ def mutate(rng: random.Random, text: str) -> str:
 
 
 def outcome(text: str) -> Spec | SpecError:
-    started_s = time.monotonic()
+    started_s = time.process_time()
     try:
         result: Spec | SpecError = parse_spec(text, base=Path("/nonexistent"))
     except SpecError as err:
         result = err
-    took_s = time.monotonic() - started_s
+    took_s = time.process_time() - started_s
     assert isinstance(result, Spec) or re.match(r"service\.yaml:\d+: \S", result.what), (text, str(result))
     assert took_s < LIMIT_S, (took_s, text)
     return result
@@ -117,10 +117,10 @@ def test_bombs(bomb: str) -> None:
 def test_ten_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "service.yaml"
     path.write_text(MINIMAL + "# filler\n" * (10 << 20 >> 3))
-    started_s = time.monotonic()
+    started_s = time.process_time()
     with pytest.raises(SpecError, match=r"service\.yaml:1: the spec is too large"):
         load_spec(path)
-    assert time.monotonic() - started_s < LIMIT_S
+    assert time.process_time() - started_s < LIMIT_S
 
 
 if __name__ == "__main__":

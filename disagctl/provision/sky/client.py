@@ -3,6 +3,7 @@
 Its API server is this user's own, on the loopback interface; the client unpickles what it answers, so no other is accepted.
 """
 
+import contextlib
 import functools
 import io
 import logging
@@ -73,7 +74,7 @@ def _patient(call: Callable[P, T]) -> Callable[P, T]:
 
 
 @functools.cache
-def _sky() -> Any:
+def library() -> Any:
     """The package: seconds to import, so as late as can be."""
     prepare_sky()
     try:
@@ -102,7 +103,7 @@ def _sky() -> Any:
 @_patient
 def _started() -> None:
     """Its API server runs."""
-    _sky()
+    library()
     from sky.server import common
 
     common.check_server_healthy_or_start_fn()
@@ -110,15 +111,16 @@ def _started() -> None:
 
 def launch(task: dict[str, Any], cluster: str) -> str:
     """Ask for a cluster that runs this task; returns the request's id."""
-    sky = _sky()
+    sky = library()
     _started()  # patiently; the launch itself is asked for once
-    return str(sky.launch(sky.Task.from_yaml_config(task), cluster_name=cluster))
+    with contextlib.redirect_stdout(sys.stderr):  # it says there what it does, and standard output is for data
+        return str(sky.launch(sky.Task.from_yaml_config(task), cluster_name=cluster))
 
 
 @_patient
 def launches(cluster: str | None = None) -> list[Launch]:
     """Launches of this cluster, oldest first; without a name, those under way of all clusters."""
-    sky = _sky()
+    sky = library()
     _started()  # api_status takes a server that does not run for one without requests
     found = sky.api_status(all_status=cluster is not None, cluster_name=cluster)
     return [
@@ -131,7 +133,7 @@ def launches(cluster: str | None = None) -> list[Launch]:
 def outcome(request_id: str) -> BaseException | None:
     """What became of a launch that is over: None when it succeeded."""
     try:
-        _sky().get(request_id)
+        library().get(request_id)
     except Exception as err:  # noqa: BLE001  # whatever the server raised is raised here: that is the answer
         return err
     return None
@@ -140,7 +142,7 @@ def outcome(request_id: str) -> BaseException | None:
 @_patient
 def clusters(names: Sequence[str] | None, *, ask_providers: bool) -> list[Cluster]:
     """Those of these names (None: all) that there are; with what their providers say of them now, or as last seen."""
-    sky = _sky()
+    sky = library()
     if names is not None and not names:
         return []
     mode = sky.StatusRefreshMode.FORCE if ask_providers else sky.StatusRefreshMode.NONE
@@ -149,7 +151,7 @@ def clusters(names: Sequence[str] | None, *, ask_providers: bool) -> list[Cluste
 
 def job(cluster: str) -> str | None:
     """Status of the cluster's last job, in SkyPilot's words; None when it has none or cannot be asked."""
-    sky = _sky()
+    sky = library()
     try:
         found: dict[Any, Any] = sky.get(sky.job_status(cluster))
     except Exception as err:  # noqa: BLE001  # a node that is starting or going away answers in many ways
@@ -162,14 +164,14 @@ def job(cluster: str) -> str | None:
 @_patient
 def cancel(request_id: str) -> None:
     """Abort a request; harmless when it is over."""
-    sky = _sky()
+    sky = library()
     sky.get(sky.api_cancel([request_id], silent=True))
 
 
 @_patient
 def down(cluster: str) -> None:
     """End a cluster; harmless when there is none."""
-    sky = _sky()
+    sky = library()
     try:
         sky.get(sky.down(cluster))
     except sky.exceptions.ClusterDoesNotExist:
@@ -179,7 +181,7 @@ def down(cluster: str) -> None:
 def job_log(cluster: str, lines: int) -> tuple[str, ...]:
     """The last lines of the cluster's last job, its set-up included."""
     out = io.StringIO()
-    _sky().tail_logs(cluster, None, follow=False, tail=lines, output_stream=out)
+    library().tail_logs(cluster, None, follow=False, tail=lines, output_stream=out)
     return _lines(out, lines)
 
 
@@ -187,7 +189,7 @@ def launch_log(request_id: str, lines: int) -> tuple[str, ...]:
     """The last lines of what a launch said."""
     out = io.StringIO()
     try:
-        _sky().stream_and_get(request_id, tail=lines, follow=False, output_stream=out)
+        library().stream_and_get(request_id, tail=lines, follow=False, output_stream=out)
     except Exception as err:  # noqa: BLE001  # it raises what the launch raised; the lines are what is asked for
         log.debug("%s: %s", request_id, err)
     return _lines(out, lines)

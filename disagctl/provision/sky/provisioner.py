@@ -14,11 +14,11 @@ import msgspec
 
 from disagctl.errors import DisagctlError, TeardownError, UnexpectedError, UsageError
 from disagctl.provision.base import NodeHandle, NodeRequest
-from disagctl.provision.sky import client
+from disagctl.provision.sky import access, client
 from disagctl.provision.sky.failures import Verdict, as_error, one_line, verdict
 from disagctl.provision.sky.judge import Finding, judge, judge_job
 from disagctl.provision.sky.names import Owner, cluster_name, owner
-from disagctl.provision.sky.tasks import agent_task, secrets_file
+from disagctl.provision.sky.tasks import secrets_file, task_of
 from disagctl.settings import secret
 from disagctl.state import write_private
 from task_templates.kit import write_kit
@@ -76,6 +76,10 @@ class SkyProvisioner:
                 raise
             raise as_error(verdict(err), f"SkyPilot does not launch {request.node}") from err
         return msgspec.structs.replace(known, request_id=request_id)
+
+    async def way_in(self, handle: NodeHandle) -> access.WayIn:
+        """How to reach it by SSH."""
+        return await self._call(CALL_S, access.way_in, self._name(handle))
 
     async def logs(self, handle: NodeHandle, tail: int) -> tuple[str, ...]:
         """Of the agent's job; before there is one, of the launch."""
@@ -215,16 +219,18 @@ class SkyProvisioner:
         )  # the node has its own copy, and deletes that too
 
     def _prepare(self, request: NodeRequest, folder: Path) -> dict[str, object]:
+        access.withhold(frozenset(offer.cloud.lower() for offer in request.offers))
         kit = write_kit(self._work / "kits")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(folder / "bootstrap.json", request.bootstrap)
+        if request.bootstrap:
+            write_private(folder / "bootstrap.json", request.bootstrap)
         if request.secrets:
             values = {name: secret(name) for name in request.secrets}
             missing = [name for name, value in values.items() if value is None]
             if missing:
                 raise UsageError(f"there is no {', '.join(missing)} in the environment", next="set it, and `up` again")
             write_private(folder / "secrets.env", secrets_file({k: v for k, v in values.items() if v is not None}))
-        return agent_task(request, kit, folder, self._extra)
+        return task_of(request, kit, folder, self._extra)
 
     def _name(self, handle: NodeHandle) -> str:
         return handle.provider_id or cluster_name(self._uid, handle.node, handle.intent)

@@ -125,7 +125,8 @@ class QueuePolicy:
             spare, task = found
             mine = self._spare_s(job, at[task.worker], now)
             takes = self._reckon.rest_s(job, at[task.worker])
-            if 0 <= mine < spare - takes and task.jobs[0].role != job.role:
+            other = (task.jobs[0].role, task.jobs[0].shape) != (job.role, job.shape)
+            if other and 0 <= mine < spare - takes:
                 orders.append(Pause(task.jobs[0].request, f"{job.request} cannot wait"))
                 victims.remove(found)
         return orders

@@ -1,0 +1,55 @@
+"""The Provisioner of a head that holds no credentials: it asks the process beside it that does (renter.py)."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from disagctl.errors import UnexpectedError
+from disagctl.provision import renter
+from disagctl.provision.base import NodeHandle, NodeRequest
+
+ANSWER_S: Final = 600.0  # releasing a machine takes minutes
+
+
+class HandedProvisioner:
+    """Machines of one service, through the socket of its renter."""
+
+    name = "sky"
+    period_s = 3.0
+    lag_s = 30.0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def launch(self, request: NodeRequest) -> NodeHandle:
+        """See the protocol."""
+        (handle,) = (await self._ask(renter.Launch(request))).handles
+        return handle
+
+    async def list(self, known: Sequence[NodeHandle]) -> list[NodeHandle]:
+        """See the protocol."""
+        return list((await self._ask(renter.List(tuple(known)))).handles)
+
+    async def release(self, handle: NodeHandle) -> None:
+        """See the protocol."""
+        await self._ask(renter.Release(handle))
+
+    async def logs(self, handle: NodeHandle, tail: int) -> tuple[str, ...]:
+        """See the protocol."""
+        return (await self._ask(renter.Logs(handle, tail))).lines
+
+    async def _ask(self, question: renter.Question) -> renter.Answer:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                reader, writer = await asyncio.open_unix_connection(self._path)
+                try:
+                    await renter.send(writer, question)
+                    answer: renter.Answer | renter.Failed = renter.ANSWER.decode(await renter.receive(reader))
+                finally:
+                    writer.close()
+        except OSError as err:  # ConnectionError and TimeoutError among them: nothing is known, and it is asked again
+            raise UnexpectedError("the renting process does not answer", why=str(err), code="renter_down") from err
+        if isinstance(answer, renter.Failed):
+            raise renter.as_error(answer)
+        return answer

@@ -1,0 +1,142 @@
+"""Dispatch by a policy: what the ledger shows it, and how its orders are carried out (:mod:`planner.run.orders`).
+
+Only for services whose spec asks for more than first come, first served. A worker then has one task, or batch, at a time: who
+is next is decided when it is free, or to be freed.
+"""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from planner.domain import Batch, Role, Shape
+from planner.run.book import Limits, Request
+from planner.run.dispatch import Worker
+from planner.run.orders import (
+    AskAgain,
+    DispatchConfig,
+    DispatchPolicy,
+    Instance,
+    Job,
+    Order,
+    Pause,
+    Running,
+    Start,
+    View,
+)
+from planner.run.pauses import Pauses
+
+MOST_SHOWN: Final = 1_000  # waiting requests, the first in line
+NO_SHAPE: Final = Shape(0, 0)
+
+
+class Viewing(Pauses):
+    """Without a policy: first come, first served."""
+
+    def __init__(self, incarnation: int, limits: Limits | None = None) -> None:
+        super().__init__(incarnation, limits)
+        self.policy: DispatchPolicy | None = None
+        self._ask_s: float | None = None
+
+    def serve_by(self, policy: tuple[DispatchConfig, DispatchPolicy] | None) -> None:
+        """Have a policy decide from here on; None: first come, first served."""
+        if policy is not None:
+            config, self.policy = policy
+            self.limits = replace(self.limits, max_pauses=config.max_pauses)
+
+    def goes_in_steps(self, role: Role) -> bool:
+        """Whether the role's workers compute in steps, as far as one has said."""
+        return any(worker.preemptible for worker in self.workers.values() if worker.role == role)
+
+    def view(self) -> View:
+        """Everything as it is: requests that wait and may start, tasks that are out, workers."""
+        waiting = [self.requests[name] for line in self._waiting.values() for name in line if name in self.requests]
+        open_to = {role: not line or not self._blocked(self.requests[next(iter(line))]) for role, line in self._lines()}
+        pending = sorted((r for r in waiting if open_to[r.role]), key=lambda r: (-r.priority, r.seq))[:MOST_SHOWN]
+        pending.sort(key=lambda r: r.seq)
+        running = (self._running(worker) for worker in self.workers.values() if worker.leases)
+        return View(
+            tuple(map(self._job, pending)),
+            tuple(task for task in running if task is not None),
+            tuple(map(_instance, self.workers.values())),
+        )
+
+    def obey(self, order: Order, now: float) -> None:
+        """Carry out one order, if it still fits."""
+        match order:
+            case Start(requests=requests, worker=name):
+                worker = self.workers.get(name)
+                if worker is not None and not worker.leases and not worker.draining:
+                    batch = Batch(f"{self._epoch}", min(len(requests), self.limits.batch))
+                    for request_id in requests:
+                        self._start(request_id, worker, now, batch if batch.most > 1 else None)
+            case Pause(request=request_id):
+                self.pause(request_id)
+            case AskAgain(at_s=at_s):
+                self._ask_s = self.look_again_s = at_s
+            case _:
+                pass  # a worker has the role and the GPUs that it was started with
+
+    def _consult(self, now: float) -> None:
+        """Show the policy how things are, and do what it says."""
+        self._ask_s = None
+        if self.policy is not None:
+            for order in self.policy.decide(self.view(), now):
+                self.obey(order, now)
+
+    def _start(self, request_id: str, worker: Worker, now: float, batch: Batch | None) -> None:
+        request = self.requests.get(request_id)
+        if request is None or request.role != worker.role:
+            return
+        waiting = self._waiting.get(worker.role)
+        if waiting is not None and request_id in waiting:
+            waiting.discard(request_id)
+            self._assign(request, worker, now, batch)
+
+    def _lines(self) -> list[tuple[Role, list[str]]]:
+        return [(role, [n for n in line if n in self.requests]) for role, line in self._waiting.items()]
+
+    def _running(self, worker: Worker) -> Running | None:
+        leases = list(self._leases(worker))
+        if not leases:
+            return None
+        jobs = tuple(self._job(self.requests[lease.ref.request]) for lease in leases)
+        return Running(
+            worker.id, jobs, max(lease.touched_s for lease in leases), pausing=any(lease.pausing for lease in leases)
+        )
+
+    def _job(self, request: Request) -> Job:
+        steps, done, snapshot = self._steps(request), request.step, request.resumable
+        held = snapshot or request.outputs.get(request.at - 1)
+        return Job(
+            request.id,
+            request.role,
+            request.shape or NO_SHAPE,
+            request.submitted_s,
+            request.seq,
+            steps,
+            max(1, steps - done),
+            request.priority,
+            request.due_s if request.due_s is not None else request.deadline_s,
+            request.pauses,
+            request.stages[request.at + 1 :],
+            held.worker if held is not None else "",
+            batch_key=request.alike if self._shared(request) is not None else "",
+            avoid=frozenset(request.blamed),
+        )
+
+    def _steps(self, request: Request) -> int:
+        """Of the stage that it is at: as the worker said, else as many as were asked for where the stage goes in steps."""
+        if request.steps:
+            return request.steps
+        return request.shape.steps if request.shape is not None and self.goes_in_steps(request.role) else 1
+
+
+def _instance(worker: Worker) -> Instance:
+    return Instance(
+        worker.id,
+        worker.id.partition(".")[0],
+        worker.accelerator,
+        frozenset((worker.role,)),
+        0 if worker.leases or worker.draining else 1,
+        draining=worker.draining,
+    )
