@@ -351,8 +351,11 @@ class Engine:
             self.ledger.worker_lost(worker.id, "it lost its role", ())
 
     def _takes_tasks(self, worker: WorkerState, role: Role, now: float, *, preemptible: bool) -> None:
-        gpu = self.roster.accelerator(worker.node)
-        self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu)
+        gpu, source = self.roster.accelerator(worker.node), self.sources.get(role)
+        gpus = 1 if source is None else source.ranks
+        self.ledger.worker_ready(
+            worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu, gpus=gpus
+        )
 
     def _tell_reach(self) -> None:
         """Which routes their offers need: each worker for which that has changed."""
@@ -480,13 +483,15 @@ class Engine:
             case fx.Assign():
                 task = wire.Task(
                     effect.ref, effect.model, effect.attempt, effect.payload, effect.input,
-                    effect.resumed_at, effect.spent_s, effect.batch,
+                    effect.resumed_at, effect.spent_s, effect.batch, effect.degree,
                 )  # fmt: skip
                 if (request := self.ledger.requests.get(effect.ref.request)) is not None:
                     self.watcher.assigned(request, request.role)
                 self.sender.send(effect.worker, wire.Assign(task))
             case fx.CancelTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Cancel(ref))
+            case fx.SpreadTask(worker=worker, ref=ref, degree=degree):
+                self.sender.send(worker, wire.Spread(ref, degree))
             case fx.PauseTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Pause(ref))
             case fx.Publish():

@@ -23,7 +23,7 @@ from stages.cache import OutputCache, key_of
 from stages.closet import Closet
 from stages.core import WorkerCore
 from stages.instructions import Instruction, Load
-from stages.models.base import Batching, BatchJob, File, Job, ModelError, RequestError, StageModel
+from stages.models.base import Batching, BatchJob, File, Job, ModelError, RequestError, Spreadable, StageModel
 from stages.models.registry import choose
 from stages.parcel import Parcel, ParcelError, copied
 from stages.protocol import INLINE_BYTES, Artifact, InlineRoute, ModelSource, Offer, Task
@@ -80,6 +80,7 @@ class Pipeline:
         self._inputs: dict[str, Parcel] = {}
         self._results: dict[str, Parcel | File] = {}
         self._stop: set[str] = set()  # keys of tasks
+        self._degrees: dict[str, int] = {}  # tasks whose number of GPUs is to change
         self._pause: set[str] = set()
         self._suspended = suspended or Suspended()
         self._lines: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
@@ -124,8 +125,13 @@ class Pipeline:
         """Stop computing it at the next step, with a snapshot to go on from."""
         self._pause.add(ref.key)
 
+    def set_degree(self, ref: TaskRef, degree: int) -> None:
+        """Compute it on so many GPUs from the next step on."""
+        self._degrees[ref.key] = degree
+
     def forget(self, key: str) -> None:
         """Drop everything kept under the key."""
+        self._degrees.pop(key, None)
         self._suspended.forget(key)
         self._inputs.pop(key, None)
         self._results.pop(key, None)
@@ -396,6 +402,7 @@ class Pipeline:
         """None: stopped on the way."""
         self._recorder.begin(task.ref)
         job = self._job(task, params)
+        _spread(job, task.degree)
         told, first = begin, job.steps_done
         while True:
             if self._stop and task.ref.key in self._stop:
@@ -406,6 +413,8 @@ class Pipeline:
                 and (pausing := self._between(task.ref, job, first, job.snapshot)) is not None
             ):
                 return pausing
+            if self._degrees and task.ref.key in self._degrees:
+                _spread(job, self._degrees.pop(task.ref.key))
             more = job.step()
             if job.total_steps > 1 and (not more or time.monotonic() - told >= STEP_NEWS_S):
                 told = time.monotonic()
@@ -490,6 +499,11 @@ class Pipeline:
     def _fail(self, ref: TaskRef, code: str, message: str, *, retry: bool, param: str | None = None) -> None:
         self._stop.discard(ref.key)
         self._post(lambda core: core.compute_failed(ref, code, message, retry=retry, param=param))
+
+
+def _spread(job: Job, degree: int) -> None:
+    if degree and isinstance(job, Spreadable):
+        job.spread(degree)
 
 
 def shm_worker_dir(service_dir: str, worker: str) -> Path:

@@ -119,6 +119,7 @@ class Task(msgspec.Struct, frozen=True):
     resumed_at: int = 0  # not 0: ``input`` is a snapshot of this stage, taken after so many steps
     spent_s: float = 0.0  # of compute that is in the snapshot; what is told of the task later includes it
     batch: Batch | None = None  # None: computed alone
+    degree: int = 0  # GPUs of its worker's that it is spread over; 0: all
 
 
 # --- worker → head -----------------------------------------------------------------------------------------------
@@ -338,6 +339,13 @@ class Pause(msgspec.Struct, frozen=True, tag="pause"):
     ref: TaskRef
 
 
+class Spread(msgspec.Struct, frozen=True, tag="spread"):
+    """Compute the task on so many of the worker's GPUs from the next step boundary on; no answer is expected."""
+
+    ref: TaskRef
+    degree: int
+
+
 class Release(msgspec.Struct, frozen=True, tag="release"):
     """These outputs are no longer needed."""
 
@@ -365,7 +373,7 @@ class Reach(msgspec.Struct, frozen=True, tag="reach"):
     relay: bool = False
 
 
-HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Pause | Release | Drain | Peers | Reach
+HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Pause | Spread | Release | Drain | Peers | Reach
 
 # --- agent ↔ head ------------------------------------------------------------------------------------------------
 

@@ -46,9 +46,7 @@ class Rank:
     def _begin(self, order: Begin) -> None:
         self._job = self.model.resume(msgspec.json.decode(order.params), order.snapshot)
         load, device = self._load, torch.device(self._load.device)
-        groups.join(
-            self.model.pipeline, load.folder, order.group, order.rank, order.degree, device, load.timeout_s
-        )
+        groups.join(self.model.pipeline, load.folder, order.group, order.rank, order.degree, device, load.timeout_s)
 
 
 def serve(given: IO[bytes], answers: IO[bytes]) -> None:

@@ -159,9 +159,7 @@ class SpreadStage:
             Begin(group, rank, degree, params, snapshot.tree, snapshot.tensors, buffers) for rank in range(1, degree)
         ]
         begun = self.ranks.order(orders)
-        groups.join(
-            self.inner.pipeline, self.ranks.folder, group, 0, degree, self.device, self.ranks.timeout_s
-        )
+        groups.join(self.inner.pipeline, self.ranks.folder, group, 0, degree, self.device, self.ranks.timeout_s)
         begun()
         self._holder = (job, degree)
 
