@@ -94,13 +94,10 @@ def declared_s(options: StageOptions, shape: Shape) -> float:
 
 
 def policy_config(spec: Spec, bounds: tuple[RoleBounds, ...], known: Known, slo_s: Mapping[str, float]) -> PolicyConfig:
-    """The policy's configuration.
-
-    On rented nodes counts stay the plan's: the policy does not know yet which stage fits on which of their GPUs.
-    """
+    """The policy's configuration on this machine."""
     return PolicyConfig(
         roles=bounds,
-        mode=spec.policy.scaling if spec.infra == [LOCAL] else "static",
+        mode=spec.policy.scaling,
         slo_p95_s=dict(slo_s),
         load_s=known.load_s(bounds),
         launch_s=LAUNCH_S,

@@ -19,11 +19,12 @@ import msgspec
 from disagctl.errors import DisagctlError
 from disagctl.load_watch import LoadWatch
 from disagctl.views import LoopView
-from planner.domain import Role, Workload
+from planner.domain import Role
 from planner.run.decisions import Decision, Reason, SetCounts, Solve, WishNodes
 from planner.run.fleet import NodeWish
 from planner.run.observe import NodeCount, Planned, Room
 from planner.run.policy import Policy
+from planner.run.seating import Seating
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ MEMORY_EVERY_S: Final = 60.0
 
 Say = Callable[[str, str], None]
 Save = Callable[[str, str], Awaitable[Any]]
-Ask = Callable[[int, Workload], Planned]  # blocks until the solver has answered
+Ask = Callable[[Solve], Planned]  # blocks until the solver has answered
 
 
 class NodeKeeper(Protocol):
@@ -80,6 +81,7 @@ class Controller:
     ) -> None:
         self.watch, self.policy, self.nodes = watch, policy, nodes
         self.pins: dict[Role, int] = {}
+        self.plan = ""  # names what the service was rented by
         self.decided: Counter[str] = Counter()
         self.last: Reason | None = None
         self._engine = watch.engine
@@ -128,6 +130,8 @@ class Controller:
             switches=self.watch.switches,
             tick_ms=1000 * self._tick_s,
             core_share=self._spent_s / max(now - self._begun_s, 1.0),
+            seconds={where: {str(shape): s for shape, s in each.items()} for where, each in believed.seconds.items()},
+            delays=believed.delays,
         )
 
     async def close(self) -> None:
@@ -154,6 +158,7 @@ class Controller:
                 self._set_counts(decision)
             case Solve():
                 if self._ask is not None and not self._solving:
+                    self._say("plan", f"the planner is asked: {told(decision.why)}")
                     self._solving = True
                     self._spawn(self._solve(decision, self._ask))
             case WishNodes():
@@ -163,28 +168,35 @@ class Controller:
 
     def _set_counts(self, decision: SetCounts) -> None:
         roster = self._engine.roster
-        before, counts = roster.wanted, {**roster.wanted, **decision.counts, **self.pins}
+        before, counts = roster.wanted, {**roster.wanted, **decision.counts}
+        exact = self.policy.config.fits is not None
+        if not exact:
+            counts |= self.pins
         shares = {(role, gpu): n for gpu, roles in decision.by_gpu.items() for role, n in roles.items() if n}
-        if counts == before and shares == roster.shares:
+        bundles = {(roles, gpu): n for gpu, some in decision.bundles.items() for roles, n in some.items() if n}
+        if counts == before and shares == roster.shares and bundles == (roster.bundles or {}):
             return
         one_model = len({role.model for role in counts}) == 1
         names = {role: role.stage if one_model else str(role) for role in counts}
         moves = [f"{names[role]} {before.get(role, 0)}→{n}" for role, n in counts.items() if n != before.get(role, 0)]
         self._say("scale", f"{', '.join(moves) or 'places changed'}: {told(decision.why)}")
-        roster.wanted, roster.shares = counts, shares
+        roster.wanted, roster.shares, roster.bundles = counts, shares, bundles if exact else None
         self._engine.rewish()
         self._engine.act()
         self._spawn(self._store("counts", encode_counts(counts)))
+        if exact:
+            self._spawn(self._store("seating", encode_seating(decision.seating, self.plan)))
 
     async def _solve(self, question: Solve, ask: Ask) -> None:
         """Ask the planner, off the event loop."""
         try:
-            answer = await asyncio.to_thread(ask, question.id, question.workload)
+            answer = await asyncio.to_thread(ask, question)
         except DisagctlError as err:
             answer = Planned(question.id, error=str(err))
-            self._say("plan_failed", str(err))
         finally:
             self._solving = False
+        if answer.error:
+            self._say("plan_failed", answer.error)
         self.watch.observer.planned(answer)
 
     async def _remember(self) -> None:
@@ -227,3 +239,30 @@ def encode_counts(counts: dict[Role, int]) -> str:
 def decode_counts(text: str) -> dict[Role, int]:
     """The inverse of :func:`encode_counts`."""
     return {Role(m, s): n for m, s, n in msgspec.json.decode(text, type=list[tuple[str, str, int]])} if text else {}
+
+
+Seats = list[tuple[str, list[Role], int]]
+
+
+def encode_seating(seating: Seating, plan: str) -> str:
+    """What each GPU is for as text, under the name of the plan that the service was rented by."""
+    seats: Seats = [(name, [role], n) for name, roles in seating.alone.items() for role, n in roles.items() if n]
+    seats += [(name, list(bundle), n) for name, some in seating.shared.items() for bundle, n in some.items() if n]
+    return msgspec.json.encode((plan, seats)).decode()
+
+
+def decode_seating(text: str, plan: str) -> Seating | None:
+    """The inverse of :func:`encode_seating`; None when there is none of this plan."""
+    if not text:
+        return None
+    name, seats = msgspec.json.decode(text, type=tuple[str, Seats])
+    if name != plan:
+        return None
+    alone: dict[str, dict[Role, int]] = {}
+    shared: dict[str, dict[tuple[Role, ...], int]] = {}
+    for gpu, roles, count in seats:
+        if len(roles) == 1:
+            alone.setdefault(gpu, {})[roles[0]] = count
+        else:
+            shared.setdefault(gpu, {})[tuple(roles)] = count
+    return Seating(alone, shared)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from disagctl.engine_ports import Desk, Sender
+from disagctl.evacuation import evacuate
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
 from disagctl.routes import Routes
 from disagctl.watcher import Watcher
@@ -85,6 +86,8 @@ class Engine:
                 self._agent(peer, message, now)
             elif isinstance(message, wire.Reached):
                 self.roster.reached(peer, message)
+            elif isinstance(message, wire.Notice):
+                evacuate(self, peer, message.why)
             else:
                 self._worker(peer, message, now)
 

@@ -20,7 +20,15 @@ import psutil
 from disagctl import clock, keys, precheck, state
 from disagctl.artifacts import ArtifactStore
 from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
-from disagctl.controller import Controller, OneMachine, decode_counts, encode_counts, memory_of
+from disagctl.controller import (
+    Controller,
+    OneMachine,
+    Save,
+    decode_counts,
+    decode_seating,
+    encode_counts,
+    memory_of,
+)
 from disagctl.desk import FrontDesk
 from disagctl.dispatching import Alone, dispatch_policy
 from disagctl.engine import Engine
@@ -31,13 +39,15 @@ from disagctl.gateway.app import public_app
 from disagctl.gateway.server import HttpServer
 from disagctl.gateway.sockets import bind_tcp, bind_unix
 from disagctl.hub import EnrolDesk, Hub
+from disagctl.keeper import RentedMachines
 from disagctl.load_watch import LoadWatch
 from disagctl.metrics import prometheus
 from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
 from disagctl.objectives import Objectives
 from disagctl.provision.choose import provisioner_of, torch_needed
-from disagctl.rented import bracketed, load_deployment, recipe, relay_prefix, shares_of
+from disagctl.rented import bracketed, bundles_of, load_deployment, recipe, relay_prefix, shares_of
+from disagctl.renting_loop import Landlord, rented_config
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
 from disagctl.settings import collect_rarely, use_fast_loop
@@ -49,8 +59,10 @@ from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_me
 from disagctl.views import CostView, EventView, StatusView
 from planner.domain import Role
 from planner.run.book import Limits
+from planner.run.config import Predict
 from planner.run.ledger import Ledger
 from planner.run.policy import Policy
+from planner.run.rent import Deployment
 from stages.boot import Enrolled
 from stages.hardware import gpus
 from stages.logfile import LogFile
@@ -94,6 +106,7 @@ class Head(FrontDesk):
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
         )
         self.engine.roster.shares = shares_of(self.deployment)
+        self.engine.roster.bundles = bundles_of(self.deployment) or None
         self.events_log = EventLog(store)
         artifacts = ArtifactStore(where.artifacts, where.inputs)
         super().__init__(
@@ -105,6 +118,7 @@ class Head(FrontDesk):
         self.engine.sender, self.engine.desk, self.engine.alarm = self.hub, self, self._wake_at
         self._alarm_s = math.inf
         self.was_ready = False
+        self.loop_off = ""  # why counts stay as planned
         limits = self.spec.budget
         self.budget = {
             k: v for k in ("max_usd_per_hour", "max_usd_total") if (v := getattr(limits, k)) is not None
@@ -235,6 +249,8 @@ class Head(FrontDesk):
         self.enrol.start()
         self._record_start()
         self.event("head_started", f"incarnation {incarnation}, {len(requests)} unfinished requests taken up")
+        if self.loop_off and self.spec.policy.scaling != "static":
+            self.event("loop_off", f"counts stay as planned: {self.loop_off}")
         for sig in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(sig, self._stopped.set)
         for server in self._servers:
@@ -343,9 +359,14 @@ class Head(FrontDesk):
         """The loop, with what earlier heads had learnt and last decided."""
         stored = dict(store.read("SELECT key, value FROM meta"))
         slo_s = {m.name: p95 for m in self.spec.models if (p95 := self.spec.slo_of(m).p95_s) is not None}
-        known = Known(self.spec, self.where.spec)
-        config = policy_config(self.spec, self.bounds, known, slo_s)
-        policy = Policy(config, known.seconds, memory_of(stored.get("policy", "")))
+        made, seating = self.deployment, decode_seating(stored.get("seating", ""), self.record.plan)
+        if made is None:
+            known = Known(self.spec, self.where.spec)
+            predict: Predict = known.seconds
+            config = policy_config(self.spec, self.bounds, known, slo_s)
+        else:
+            config, predict, self.loop_off = rented_config(self.spec, self.bounds, made, slo_s, seating)
+        policy = Policy(config, predict, memory_of(stored.get("policy", "")))
         alone = Alone(self.engine, policy.timings, {m.name: m.card.stages for m in self.models()})
         watch = LoadWatch(self.engine, Objectives(self.spec, alone).seconds)
         self._ledger.serve_by(dispatch_policy(self.spec.policy.dispatching, self.engine, policy.timings))
@@ -353,8 +374,10 @@ class Head(FrontDesk):
         async def save(key: str, value: str) -> None:
             await self._store.write(set_meta(key, value))
 
-        keeper = OneMachine(self.places)
-        controller = Controller(watch, policy, keeper, self.event, save)
+        if made is None:
+            controller = Controller(watch, policy, OneMachine(self.places), self.event, save)
+        else:
+            controller = self._rented_loop(made, watch, policy, save)
         roles, wanted = {bound.role for bound in self.bounds}, self.engine.roster.wanted
         controller.pins = {r: n for r, n in decode_counts(stored.get("wanted", "")).items() if r in roles}
         decided = {} if config.mode == "static" else decode_counts(stored.get("counts", ""))
@@ -362,6 +385,20 @@ class Head(FrontDesk):
         wanted.update(controller.pins)
         self.engine.watcher = watch
         return watch, controller
+
+    def _rented_loop(self, made: Deployment, watch: LoadWatch, policy: Policy, save: Save) -> Controller:
+        """The loop over rented machines."""
+        roster = self.engine.roster
+        machines = RentedMachines(self.nodes, roster, watch.observer)
+        landlord = Landlord(made, machines, lambda plan: self.nodes.book.parts.update(plan.parts))
+        controller = Controller(watch, policy, machines, self.event, save, landlord.answer)
+        controller.plan = self.record.plan
+        seating = policy.config.seating
+        if policy.config.mode != "static" and seating is not None:
+            roster.by_actual = True
+            roster.shares = {(role, gpu): n for gpu, roles in seating.workers.items() for role, n in roles.items()}
+            roster.bundles = {(roles, gpu): n for gpu, some in seating.shared.items() for roles, n in some.items()}
+        return controller
 
 
 def tls_of(spec: Spec) -> ssl.SSLContext | None:

@@ -3,6 +3,7 @@
 Fed by the engine's and the desk's events; every history is bounded. Reading it changes nothing but what the loop is told.
 """
 
+import math
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -33,11 +34,10 @@ class Times:
 
 
 class Kept:
-    """Results of one model and shape. ``objective_s``: of the last."""
+    """Results of one model and shape."""
 
     def __init__(self) -> None:
         self.finished = 0
-        self.objective_s: float | None = None
         self.latencies_s: deque[float] = deque(maxlen=RECENT)
         self.in_time: deque[bool] = deque(maxlen=RECENT)
 
@@ -46,7 +46,6 @@ class Kept:
         self.finished += 1
         self.latencies_s.append(latency_s)
         if request.due_s is not None:
-            self.objective_s = request.due_s - request.submitted_s
             self.in_time.append(now <= request.due_s)
 
 
@@ -62,6 +61,10 @@ class LoadWatch(Watcher):
         self._kept: defaultdict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=FINISHED))
         self._open: dict[str, tuple[Role, float]] = {}  # worker → what it computes, since when
         self._done_s: defaultdict[Role, float] = defaultdict(float)
+        self._worked_s: dict[str, float] = {}  # by worker
+        self._shares: dict[
+            str, tuple[float, float | None]
+        ] = {}  # worker → worked by the last sample, smoothed share since
         self._samples: deque[tuple[float, dict[Role, float], dict[Role, int]]] = deque(maxlen=SAMPLES)
 
     # --- events -----------------------------------------------------------------------------------------------
@@ -91,6 +94,7 @@ class LoadWatch(Watcher):
         if self._open.get(worker.id, (None, 0.0))[0] == role:
             del self._open[worker.id]
         self._done_s[role] += done.seconds
+        self._worked_s[worker.id] = self._worked_s.get(worker.id, 0.0) + done.seconds
         if done.fetch_s:
             self.times[role].fetch_s.append(done.fetch_s)
         if request.shape is not None:
@@ -147,7 +151,29 @@ class LoadWatch(Watcher):
     def sample(self, roles: Iterable[RoleState], now: float) -> None:
         """Note how much has been computed until now, once in a while."""
         if not self._samples or now - self._samples[-1][0] >= WINDOW_S / (SAMPLES - 1):
+            since_s = now - self._samples[-1][0] if self._samples else 0.0
             self._samples.append((now, self._busy_s(now), {state.role: state.ready for state in roles}))
+            self._sample_workers(now, since_s)
+
+    def _sample_workers(self, now: float, since_s: float) -> None:
+        """How busy each worker was since the last sample, smoothed over the window. Those that are gone are forgotten."""
+        workers = self.engine.roster.workers
+        self._worked_s = {worker: done for worker, done in self._worked_s.items() if worker in workers}
+        before, self._shares = self._shares, {}
+        gain = 1 - math.exp(-since_s / WINDOW_S)
+        for worker in workers:
+            total = self._worked_s.get(worker, 0.0)
+            if worker in self._open:
+                total += now - self._open[worker][1]
+            last, smooth = before.get(worker, (total, None))
+            if worker in before and since_s > 0:
+                share = min(max((total - last) / since_s, 0.0), 1.0)
+                smooth = share if smooth is None else smooth + gain * (share - smooth)
+            self._shares[worker] = (total, smooth)
+
+    def worker_utilisation(self, worker: str) -> float | None:
+        """Fraction of the last minute or so that it computed; None: not known yet."""
+        return self._shares.get(worker, (0.0, None))[1]
 
     def utilisation(self, role: Role, now: float) -> float | None:
         """Fraction of the time of its workers that a role computed, over the last minute; None: not known yet."""

@@ -38,6 +38,7 @@ class StatusCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All figures of one service."""
         yield from self._stages()
+        yield self._workers()
         if self._status.loop is not None:
             yield from _loop(self._status.loop)
         yield self._cache()
@@ -55,7 +56,20 @@ class StatusCollector(Collector):
             "disagctl_pauses", "Tasks that this head had stopped between two steps", value=counts.pauses
         )
         yield GaugeMetricFamily("disagctl_usd_per_hour", "Present price of all nodes", value=self._status.usd_per_hour)
+        yield GaugeMetricFamily(
+            "disagctl_usd_spent", "Dollars since the service was created", value=self._status.usd_total
+        )
         yield GaugeMetricFamily("disagctl_nodes", "Nodes that exist", value=len(self._status.nodes))
+
+    def _workers(self) -> Metric:
+        labels = ["worker", "node", "model", "stage"]
+        gauge = GaugeMetricFamily(
+            "disagctl_worker_utilisation_ratio", "Fraction of the last minute that the worker computed", labels=labels
+        )
+        for worker in self._status.workers:
+            if worker.utilisation is not None:
+                gauge.add_metric([worker.id, worker.node, worker.model, worker.stage], worker.utilisation)
+        return gauge
 
     def _cache(self) -> Metric:
         """Hits over all results is the hit rate."""
@@ -101,6 +115,26 @@ def _loop(loop: LoopView) -> Iterator[Metric]:
     for model, rate in loop.arrivals_per_min.items():
         arrivals.add_metric([model], rate)
     yield arrivals
+    shapes = GaugeMetricFamily(
+        "disagctl_shape_arrivals_per_minute", "Of those, by what they ask for", labels=["model", "shape"]
+    )
+    for model, mix in loop.mix.items():
+        for shape, share in mix.items():
+            shapes.add_metric([model, shape], share * loop.arrivals_per_min.get(model, 0.0))
+    yield shapes
+    times = GaugeMetricFamily(
+        "disagctl_shape_seconds", "Compute seconds of a request, as measured", labels=["role", "shape"]
+    )
+    for role, each in loop.seconds.items():
+        for shape, seconds in each.items():
+            times.add_metric([role, shape], seconds)
+    yield times
+    delays = GaugeMetricFamily(
+        "disagctl_delay_seconds", "To load or drain a role, to launch a machine; expected until measured", labels=["of"]
+    )
+    for what, seconds in loop.delays.items():
+        delays.add_metric([what], seconds)
+    yield delays
     corrections = GaugeMetricFamily(
         "disagctl_profile_correction", "Measured over expected compute seconds", labels=["role"]
     )

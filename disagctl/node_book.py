@@ -49,6 +49,7 @@ class NodeBook:
     def __init__(self, store: Store, engine: Engine, recipe: Recipe) -> None:
         self._store, self._engine, self._recipe = store, engine, recipe
         read = store.read(f"SELECT {NODE_COLUMNS} FROM nodes ORDER BY created_at")  # noqa: S608  # our own columns
+        self.parts = dict(recipe.parts)
         self.rows = {row[0]: NodeRow(*row) for row in read}
         self.listed: dict[str, NodeHandle] = {}  # the provider's last word
         self.confirmed: dict[str, int] = {}  # how often in a row it was listed gone, after we had given it up
@@ -88,7 +89,7 @@ class NodeBook:
         row = NodeRow(
             f"n{self._made}", provider, str(wish.offers[0]) if wish.offers else provider, price, token_hash, None,
             "requested", clock.wall_s(), intent=secrets.token_hex(4), wish=wish.key, offers=msgspec.json.encode(wish.offers),
-            parts=msgspec.json.encode(self._recipe.parts.get(wish.key, {})), reserved=price,
+            parts=msgspec.json.encode(self.parts.get(wish.key, {})), reserved=price,
         )  # fmt: skip
         self.rows[row.id] = row
         self._seen_s[row.id] = self._since_s[row.id] = self._engine.clock()
@@ -129,6 +130,7 @@ class NodeBook:
         if handle.offer is not None and (handle.state == "up" or row.state in {"up", "draining"}):
             offer = self._priced(row, handle.offer)
             row.offer, row.usd_per_hour, row.reserved = str(offer), offer.usd_per_hour, offer.usd_per_hour
+            self._note(row)
         return before != row.values()
 
     def close(self, row: NodeRow) -> None:
@@ -151,8 +153,13 @@ class NodeBook:
 
     def first_offer(self, row: NodeRow) -> Offer | None:
         """What the wish meant; None for ``infra: local``."""
-        offers = msgspec.json.decode(row.offers, type=tuple[Offer, ...])
+        offers = self.offers(row)
         return offers[0] if offers else None
+
+    @staticmethod
+    def offers(row: NodeRow) -> tuple[Offer, ...]:
+        """Where it may come from."""
+        return msgspec.json.decode(row.offers, type=tuple[Offer, ...])
 
     async def save(self, row: NodeRow) -> bool:
         """Keep it. A full disk must not end anything: the next change tries again."""
@@ -164,9 +171,11 @@ class NodeBook:
         return True
 
     def _note(self, row: NodeRow) -> None:
-        first = self.first_offer(row)
-        if first is not None and first.accelerator:
-            self._engine.roster.rented[row.id] = Rented(first.accelerator, first.count)
+        offers = self.offers(row)
+        if offers and offers[0].accelerator:
+            actual = next((offer for offer in offers if str(offer) == row.offer), offers[0])
+            rented = Rented(offers[0].accelerator, offers[0].count, actual.accelerator)
+            self._engine.roster.rented[row.id] = rented
         if row.state == "draining":
             self._engine.roster.leaving.add(row.id)
 

@@ -41,6 +41,7 @@ class Wished(msgspec.Struct, frozen=True):
 
     plan: str
     wishes: tuple[NodeWish, ...]
+    parts: dict[str, dict[str, float]] = {}  # as Recipe has it
 
 
 class Nodes:
@@ -57,7 +58,10 @@ class Nodes:
         self.book = NodeBook(store, engine, recipe)
         kept = store.read("SELECT value FROM meta WHERE key=?", (WISHES,))
         wished = msgspec.json.decode(kept[0][0], type=Wished) if kept else None
-        self._wishes = wished.wishes if wished is not None and wished.plan == recipe.plan else recipe.wishes
+        self._wishes = recipe.wishes
+        if wished is not None and wished.plan == recipe.plan:
+            self._wishes = wished.wishes
+            self.book.parts |= wished.parts
         self.troubles: dict[str, decide.Trouble] = {}
         self.failures: dict[str, TroubleView] = {}  # by wish: the last launch that came to nothing
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by node: the call under way
@@ -84,11 +88,11 @@ class Nodes:
 
     async def wish(self, wishes: Sequence[NodeWish], why: str) -> None:
         """From now on these machines, and no others. Whatever was given up is tried again. Raises StoreFull."""
-        wished = Wished(self._recipe.plan, tuple(wishes))
+        wished = Wished(self._recipe.plan, tuple(wishes), self.book.parts)
         await self._store.write(set_meta(WISHES, msgspec.json.encode(wished).decode()))
         self._wishes = tuple(wishes)
         self.troubles.clear()
-        self._events.add("nodes_wished", f"{', '.join(f'{w.count} × {w.key}' for w in wishes) or 'none'}: {why}")
+        log.info("wished for: %s: %s", ", ".join(f"{wish.count} of {wish.key}" for wish in wishes) or "nothing", why)
 
     async def reconcile(self) -> None:
         """Look, decide, act. Calls to the provider go on after it returns."""

@@ -13,7 +13,7 @@ from disagctl.spec import Spec
 from disagctl.spending import head_row
 from disagctl.state import ServicePaths, ServiceRecord, write_private
 from planner.domain import Role
-from planner.run.fleet import NodeWish
+from planner.run.fleet import Bundle, NodeWish
 from planner.run.rent import Deployment
 from stages.boot import Bootstrap
 
@@ -41,6 +41,12 @@ def load_deployment(where: ServicePaths) -> Deployment | None:
 def shares_of(made: Deployment | None) -> dict[tuple[Role, str], int]:
     """Workers of a role on a type of GPU."""
     return {(share.role, share.accelerator): share.count for share in made.shares} if made is not None else {}
+
+
+def bundles_of(made: Deployment | None) -> dict[tuple[Bundle, str], int]:
+    """GPUs of a type that hold several roles."""
+    shared = made.seating.shared if made is not None else {}
+    return {(bundle, name): count for name, bundles in shared.items() for bundle, count in bundles.items()}
 
 
 def recipe(where: ServicePaths, record: ServiceRecord, spec: Spec, pair: KeyPair, made: Deployment | None) -> Recipe:

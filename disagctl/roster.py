@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from planner.domain import Role
-from planner.run.fleet import UNKNOWN, NodeRoom, Seat, Shares, SlotPlan, by_worth, lay_out, slot_gpu
+from planner.run.fleet import UNKNOWN, Bundles, NodeRoom, Seat, Shares, SlotPlan, by_worth, lay_out, slot_gpu
 from stages.protocol import AgentHello, Reached, WorkerVitals, WorkerWish
 
 HANG_S: Final = 60.0  # a worker whose I/O thread is silent for this long is no longer vouched for, alive or not
@@ -65,10 +65,11 @@ class NodeState(msgspec.Struct):
 
 
 class Rented(msgspec.Struct, frozen=True):
-    """What a node was rented as: ``count`` GPUs of a type, or of one that stands in for it."""
+    """What a node was rented as: ``count`` GPUs of a type. ``actual``: theirs, which may be one that stands in for it."""
 
     accelerator: str
     count: int
+    actual: str
 
 
 def split_worker_id(worker: str) -> tuple[str, str]:
@@ -91,6 +92,8 @@ class Roster:
         self._roles: dict[tuple[str, str], Role] = {}  # of the plans, by node and slot
         self.reach: dict[tuple[str, str], float | None] = {}  # (who knocked, at whom) → ms; None: no answer
         self.shares: Shares = {}  # of those wanted, how many on GPUs of a type
+        self.bundles: Bundles | None = None  # GPUs that hold several roles; None: any may be crowded
+        self.by_actual = False  # shares name the GPUs that are there, not those that were wished for
         self.rented: dict[str, Rented] = {}  # by node; none for ``infra: local``
         self.leaving: set[str] = set()  # nodes that are to be given back: no slots there
         self._generations: dict[tuple[str, str], int] = {}  # of a node's slot
@@ -162,7 +165,7 @@ class Roster:
         there = {(w.node, w.slot): self._seat(w, tasks) for w in self.workers.values() if not w.doomed}
         coming = [Seat(plan) for plan in self.plans if (plan.node, plan.slot) not in there]
         rooms = [self._room(n) for n in nodes if n.greeted and n.id not in self.leaving]
-        self.plans = lay_out(self.wanted, rooms, by_worth([*there.values(), *coming]), self.shares)
+        self.plans = lay_out(self.wanted, rooms, by_worth([*there.values(), *coming]), self.shares, self.bundles)
         self._roles = {(plan.node, plan.slot): plan.role for plan in self.plans}
         return self.plans
 
@@ -179,14 +182,15 @@ class Roster:
         rented = self.rented.get(node.id)
         if rented is None:
             return NodeRoom(node.id, node.gpus)
-        return NodeRoom(node.id, node.gpus or tuple(range(rented.count)), rented.accelerator)
+        kind = rented.actual if self.by_actual else rented.accelerator
+        return NodeRoom(node.id, node.gpus or tuple(range(rented.count)), kind)
 
     def gpus_in_words(self, node: str) -> str:
         """What it computes on."""
         gpus, rented = self.nodes[node].gpus, self.rented.get(node)
         if gpus:
             return f"{len(gpus)} GPU(s)"
-        return f"no NVIDIA device: its CPU stands in for {rented.accelerator}:{rented.count}" if rented else "no GPU"
+        return f"no NVIDIA device: its CPU stands in for {rented.actual}:{rented.count}" if rented else "no GPU"
 
     def device(self, plan: SlotPlan) -> int | None:
         """The GPU that the planned worker computes on; None: the CPU."""
@@ -227,7 +231,8 @@ class Roster:
 
     def accelerator(self, node: str) -> str:
         """The type of a node's GPUs, as prices and profiles name it; "" on this machine, where none was asked for."""
-        return ""
+        rented = self.rented.get(node)
+        return rented.actual if rented is not None else ""
 
     def in_role(self, role: Role) -> list[WorkerState]:
         """Workers that have the role or are to have it."""

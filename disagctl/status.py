@@ -50,14 +50,14 @@ def status_view(head: "Head") -> StatusView:
         budget=head.budget,
         stages=stages,
         nodes=[node_view(row, clock.wall_s()) for row in head.nodes.book.paid if row.state != "gone"],
-        workers=[worker_view(head.engine.ledger, w) for w in head.engine.roster.workers.values()],
+        workers=[_watched(head, worker_view(head.engine.ledger, w)) for w in head.engine.roster.workers.values()],
         routes=_routes(head),
         requests=_counts(head, stages),
         events=head.events_log.last(RECENT_EVENTS),
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
         loop=head.controller.view(),
-        classes=[_class_view(model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
+        classes=[_class_view(head, model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
         troubles=list(head.nodes.failures.values()),
     )
 
@@ -128,6 +128,11 @@ def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
     )  # fmt: skip
 
 
+def _watched(head: "Head", view: WorkerView) -> WorkerView:
+    view.utilisation = head.load_watch.worker_utilisation(view.id)
+    return view
+
+
 def _worker_state(ledger: Ledger, worker: WorkerState, *, busy: bool) -> str:
     known = ledger.workers.get(worker.id)
     if not worker.running:
@@ -193,9 +198,16 @@ def _routes(head: "Head") -> list[RouteView]:
     return rows
 
 
-def _class_view(model: str, shape: Shape, kept: Kept) -> ClassView:
+def _class_view(head: "Head", model: str, shape: Shape, kept: Kept) -> ClassView:
     attained = sum(kept.in_time) / len(kept.in_time) if kept.in_time else None
-    return ClassView(model, str(shape), kept.finished, percentile(kept.latencies_s), kept.objective_s, attained)
+    return ClassView(
+        model,
+        str(shape),
+        kept.finished,
+        percentile(kept.latencies_s),
+        head.load_watch.objective(model, shape),
+        attained,
+    )
 
 
 def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:

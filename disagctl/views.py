@@ -54,7 +54,11 @@ class StageView(msgspec.Struct):
 
 
 class LoopView(msgspec.Struct):
-    """The control loop. decisions: number by reason; ``why``: of the last one. core_share: of one core, since its start."""
+    """The control loop. decisions: number by reason; ``why``: of the last one. core_share: of one core, since its start.
+
+    seconds: of one request of a shape, by ``role@GPU``, as measured. delays: seconds to load and to drain a role, and to launch
+    a machine (expected until measured).
+    """
 
     mode: str = "static"
     pinned: dict[str, int] = {}
@@ -67,6 +71,8 @@ class LoopView(msgspec.Struct):
     switches: int = 0
     tick_ms: float = 0.0
     core_share: float = 0.0
+    seconds: dict[str, dict[str, float]] = {}
+    delays: dict[str, float] = {}
 
 
 class NodeView(msgspec.Struct):
@@ -101,7 +107,8 @@ class TroubleView(msgspec.Struct):
 
 
 class WorkerView(msgspec.Struct):
-    """One worker process. ``why`` says what keeps it from being ready."""
+    """One worker process. ``why`` says what keeps it from being ready. ``utilisation``: the fraction of the last minute or so
+    that it computed; None: not known yet."""
 
     id: str
     node: str
@@ -115,6 +122,7 @@ class WorkerView(msgspec.Struct):
     load_s: float | None = None
     why: str = ""
     failed: bool = False  # its role cannot be loaded and no retry will help
+    utilisation: float | None = None
 
 
 class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
@@ -127,7 +135,7 @@ class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
 
 
 class ClassView(msgspec.Struct):
-    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised for the last."""
+    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised now."""
 
     model: str
     shape: str

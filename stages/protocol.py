@@ -434,7 +434,13 @@ class AgentBeat(msgspec.Struct, frozen=True, tag="agent_beat"):
     workers: tuple[WorkerVitals, ...] = ()
 
 
-AgentMessage = AgentHello | AgentBeat | Reached
+class Notice(msgspec.Struct, frozen=True, tag="notice"):
+    """The node will be taken away soon: what it computes should go on elsewhere."""
+
+    why: str
+
+
+AgentMessage = AgentHello | AgentBeat | Reached | Notice
 
 
 class WorkerWish(msgspec.Struct, frozen=True):

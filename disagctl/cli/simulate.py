@@ -98,7 +98,7 @@ def _policies(text: str) -> list[str]:
 
 def _run(made: "Setup", names: list[str]) -> "Comparison":
     from disagctl.cli.output import console, is_terminal, say
-    from disagctl.simulation.renting import Renter
+    from disagctl.simulation.renting import SimulatedMarket
     from disagctl.simulation.timed import Stopwatch
     from planner.sim.compare import compare
 
@@ -110,6 +110,7 @@ def _run(made: "Setup", names: list[str]) -> "Comparison":
                 why=f"there are {roles}: {', '.join(map(str, made.scenario.roles))}",
             )
     watch = Stopwatch()
+    market = SimulatedMarket(made.request) if made.request is not None else None
     begun = time.perf_counter()
     shown: contextlib.AbstractContextManager[Any] = (
         console(err=True).status("simulating") if is_terminal(err=True) else contextlib.nullcontext()
@@ -118,7 +119,7 @@ def _run(made: "Setup", names: list[str]) -> "Comparison":
         found = compare(
             made.scenario,
             names,
-            watch.tools(solver=Renter(made.request).answer if made.request is not None else None),
+            watch.tools(solver=market.answer if market is not None else None),
             lambda name: spinner.update(f"simulating {name}") if spinner else None,
         )
     spent = time.perf_counter() - begun

@@ -10,15 +10,15 @@ from disagctl.planning.document import PlanView, plan_view, planned
 from disagctl.planning.gather import Inputs, gather
 from disagctl.planning.plan_file import whole
 from disagctl.planning.profiles import PRECISIONS
+from disagctl.planning.renter import Renter, as_planned
 from disagctl.planning.saved import accept
 from disagctl.planning.solver_process import Waiting, solve
 from disagctl.planning.sweep import job_of
 from disagctl.spec import Spec
-from planner.domain import Offer
 from planner.plan import Infeasible, Plan, Running
 from planner.plan.market import sku, usable_offers
 from planner.precision import of_stages
-from planner.run.rent import Deployment, deployment
+from planner.run.rent import Deployment
 
 TIME_LIMIT_S: Final = 30.0
 
@@ -42,8 +42,8 @@ def deploy(
         plan = found
     _check(plan)
     settle(spec, plan)
-    made = deployment(plan, _market(inputs), spec.budget.max_usd_per_hour, cross_cloud=spec.placement.cross_cloud)
-    return plan_view(inputs, plan), made
+    made = Renter(inputs.request).deployment(plan)
+    return plan_view(inputs, plan), msgspec.structs.replace(made, request=as_planned(inputs.request, plan))
 
 
 def refused(found: Infeasible) -> DisagctlError:
@@ -52,13 +52,6 @@ def refused(found: Infeasible) -> DisagctlError:
         return OverBudgetError("every plan costs more than the budget", why=found.why, next=found.relaxation)
     code = "profile_first" if found.kind == "no_profile" else None
     return InfeasibleError(f"there is no plan ({found.constraint})", why=found.why, next=found.relaxation, code=code)
-
-
-def _market(inputs: Inputs) -> list[Offer]:
-    """What may stand in: within the spec's infra, and of the kind (spot or not) that every stage with a wish allows."""
-    wished = {rule.spot for rule in inputs.request.rules} - {None}
-    offers = usable_offers(inputs.request)
-    return [offer for offer in offers if all(offer.spot == spot for spot in wished)]
 
 
 def _repriced(path: Path, spec: Spec, spec_path: Path, inputs: Inputs) -> Plan:

@@ -11,6 +11,7 @@ from planner.plan import Infeasible, Plan, PlanRequest
 from planner.plan.market import in_infra
 from planner.run.fleet import NodeWish
 from planner.run.rent import key_of
+from planner.run.seating import Fits
 from planner.sim.scenario import Seconds, Trace
 
 Solve = Callable[[PlanRequest], Plan | Infeasible]
@@ -24,15 +25,25 @@ def local_fleet(workers: int | None, bounds: Iterable[tuple[int, int | None]]) -
 
 
 def rented_fleet(
-    request: PlanRequest, workers: int | None, trace: Trace, seconds: Seconds, roles: Sequence[Role], solve: Solve
-) -> tuple[tuple[NodeWish, ...], str]:
-    """Nodes, and a warning ("" when there is nothing to say). Raises InfeasibleError, as ``solve`` may."""
-    able = [offer for offer in request.offers if in_infra(offer, request.infra) and _able(offer, trace, seconds, roles)]
+    request: PlanRequest,
+    workers: int | None,
+    trace: Trace,
+    seconds: Seconds,
+    roles: Sequence[Role],
+    fits: Fits,
+    solve: Solve,
+) -> tuple[tuple[NodeWish, ...], Plan | None, str]:
+    """Nodes, the plan that they are from, and a warning ("" when there is nothing to say). Raises InfeasibleError, as ``solve``
+    may."""
+    within = [offer for offer in request.offers if in_infra(offer, request.infra)]
+    fitting = [offer for offer in within if all((role,) in fits.get(offer.accelerator, ()) for role in roles)]
+    able = [offer for offer in fitting if _able(offer, trace, seconds, roles)]
     if workers is not None:
-        return _so_many(able, workers, trace, seconds, roles), ""
+        return _so_many(able, workers, trace, seconds, roles), None, ""
     found = solve(request)
     if isinstance(found, Plan):
-        return tuple(NodeWish(key_of(n.offer), (replace(n.offer, where=""),), n.nodes) for n in found.nodes), ""
+        nodes = tuple(NodeWish(key_of(n.offer), (replace(n.offer, where=""),), n.nodes) for n in found.nodes)
+        return nodes, found, ""
     bounded = [offer for offer in able if offer.max_nodes]
     if found.kind == "no_profile" or not bounded:
         raise InfeasibleError(
@@ -44,7 +55,7 @@ def rented_fleet(
     if request.max_usd_per_hour is not None:
         count = max(1, min(count, int(request.max_usd_per_hour / max(offer.usd_per_hour, 1e-9))))
     said = f"no plan carries this trace ({found.why}): simulated on all {count} × {offer} that there are"
-    return (NodeWish(key_of(offer), (replace(offer, where=""),), count),), said
+    return (NodeWish(key_of(offer), (replace(offer, where=""),), count),), None, said
 
 
 def _so_many(
@@ -52,8 +63,9 @@ def _so_many(
 ) -> tuple[NodeWish, ...]:
     if not offers:
         raise InfeasibleError(
-            "no offer of the catalog can run every stage", why="there are no timings for it", code="profile_first",
-            next="profile first, or name profiles with --profiles",
+            "no offer of the catalog can run every stage", why="there are no timings for it, or it does not fit, or may not",
+            next="profile first, or name profiles with --profiles; without --workers stages may have GPUs of their own",
+            code="profile_first",
         )  # fmt: skip
     best = min(offers, key=lambda one: _per_request(one, trace, seconds, roles))
     same = [offer for offer in offers if offer.accelerator == best.accelerator and workers % offer.count == 0]

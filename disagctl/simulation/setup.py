@@ -1,5 +1,6 @@
 """A spec, a trace and timings into a scenario."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,9 +11,11 @@ from disagctl.errors import InfeasibleError, UsageError
 from disagctl.planning import shipped
 from disagctl.planning.demand import demand
 from disagctl.planning.files import Lines
+from disagctl.planning.fits import fits_of
 from disagctl.planning.gather import gather
 from disagctl.planning.profiles import PRECISIONS, declared, read_profiles, rows_of
 from disagctl.planning.protocol import Job
+from disagctl.planning.renter import as_planned, precisions_of
 from disagctl.planning.solver_process import solve
 from disagctl.simulation.fleets import local_fleet, rented_fleet
 from disagctl.simulation.traces import generated, read_trace, workload_of
@@ -26,6 +29,8 @@ from planner.facts.perf import LEAST_LOAD_S, LOAD_GIB_PER_S
 from planner.plan import Infeasible, Plan, PlanRequest
 from planner.run.config import PolicyConfig, RoleBounds
 from planner.run.fleet import NodeWish
+from planner.run.rent import seating_of
+from planner.run.seating import Fits, Seating
 from planner.sim.scenario import Noise, Scenario, Seconds, Trace
 
 PLAN_S: Final = 30.0
@@ -72,16 +77,17 @@ def set_up(spec: Spec, wish: Wish) -> Setup:
     profiles = list(inputs.request.profiles)
     for name, rows in declared(spec, workload, inputs.request.gpus).items():
         profiles = [row for row in profiles if row.model != name] + rows
-    request = replace(
-        inputs.request, workload=workload, profiles=tuple(profiles), bundles=False, max_gpus_per_replica=1
-    )
-    times = _Times(Book(request.profiles, request.facts, request.gpus), spec)
+    request = replace(inputs.request, workload=workload, profiles=tuple(profiles), max_gpus_per_replica=1)
+    book = Book(request.profiles, request.facts, request.gpus)
+    times, fits = _Times(book, precisions_of(request)), fits_of(request, book)
     roles = [Role(model, stage) for model, names_ in stages.items() for stage in names_]
-    nodes, said = rented_fleet(request, wish.workers, trace, times.seconds, roles, _solve)
-    warnings = [*inputs.warnings, *([said] if said else [])]
-    if spec.bundles:
-        warnings.append("simulated with a stage a worker: bundles, which the plan may choose, are left out")
-    return Setup(_scenario(spec, wish, trace, (stages, slo, nodes), times), warnings, request)
+    nodes, plan, said = rented_fleet(request, wish.workers, trace, times.seconds, roles, fits, _solve)
+    seating: Seating | None = None
+    if plan is not None:
+        request = as_planned(request, plan)
+        times, fits, seating = _Times(book, precisions_of(request)), fits_of(request, book), seating_of(plan)
+    scenario = _scenario(spec, wish, trace, (stages, slo, nodes), times, (fits, seating))
+    return Setup(scenario, [*inputs.warnings, *([said] if said else [])], request)
 
 
 def _local(spec: Spec, wish: Wish, trace: Trace | None, slo: dict[str, float]) -> Setup:
@@ -103,7 +109,9 @@ def _local(spec: Spec, wish: Wish, trace: Trace | None, slo: dict[str, float]) -
         for entry in spec.models
     }
     bounds = [(b.least, b.most) for b in _bounds(spec, stages)]
-    times = _Times(book, spec, local=_commonest(rows))
+    own_formats = {entry.name: PRECISIONS[entry.dtype] for entry in spec.models}
+    precisions = {Role(name, stage): own_formats[name] for name, names in stages.items() for stage in names}
+    times = _Times(book, precisions, local=_commonest(rows))
     nodes = local_fleet(wish.workers or spec.policy.workers, bounds)
     return Setup(_scenario(spec, wish, trace, (stages, slo, nodes), times), [])
 
@@ -114,14 +122,19 @@ def _scenario(
     trace: Trace,
     world: tuple[dict[str, tuple[str, ...]], dict[str, float], tuple[NodeWish, ...]],
     times: "_Times",
+    may: tuple[Fits | None, Seating | None] = (None, None),
 ) -> Scenario:
     stages, slo, nodes = world
+    fits, seating = may
     accelerators = {node.offers[0].accelerator for node in nodes}
     loads: dict[Role, float] = {}
     for row in {(row.model, row.shape): row for row in trace.rows}.values():
         for stage in stages[row.model]:
             role = Role(row.model, stage)
-            for name in accelerators:
+            allowed = (
+                {n for n, own in fits.items() if any(role in one for one in own)} if fits is not None else accelerators
+            )
+            for name in sorted(allowed & accelerators):
                 times.known(role, name, row.shape)
                 loads[role] = max(loads.get(role, 0.0), times.load_s(role, name, row.shape))
     policy = PolicyConfig(
@@ -134,6 +147,8 @@ def _scenario(
         elastic=wish.elastic,
         max_usd_per_hour=spec.budget.max_usd_per_hour,
         max_usd_total=spec.budget.max_usd_total,
+        fits=fits,
+        seating=seating,
     )
     prefetch = spec.pipeline.prefetch if spec.pipeline.mode == "async" else 0
     return Scenario(
@@ -168,9 +183,9 @@ def _solve(request: PlanRequest) -> Plan | Infeasible:
 class _Times:
     """Service and load times from the profiles. ``local``: the GPU whose rows are this machine's."""
 
-    def __init__(self, book: Book, spec: Spec, local: str = "") -> None:
+    def __init__(self, book: Book, precisions: Mapping[Role, str], local: str = "") -> None:
         self._book, self._local = book, local
-        self._precision = {entry.name: PRECISIONS[entry.dtype] for entry in spec.models}
+        self._precision = precisions
         self._cache: dict[tuple[Role, str, Shape], float] = {}
         self.seconds: Seconds = self._seconds
 
@@ -179,7 +194,7 @@ class _Times:
         key = (role, accelerator, shape)
         if key not in self._cache:
             found = self._book.predict(
-                role.model, role.stage, self._local or accelerator, shape, 1, self._precision[role.model]
+                role.model, role.stage, self._local or accelerator, shape, 1, self._precision[role]
             )
             if found is None:
                 raise LookupError(f"{role} on {accelerator}")
@@ -199,9 +214,7 @@ class _Times:
 
     def load_s(self, role: Role, accelerator: str, shape: Shape) -> float:
         """Measured or derived from the weights; ten seconds at least where it is derived."""
-        found = self._book.predict(
-            role.model, role.stage, self._local or accelerator, shape, 1, self._precision[role.model]
-        )
+        found = self._book.predict(role.model, role.stage, self._local or accelerator, shape, 1, self._precision[role])
         if found is None or (found.load_s is None and found.weights_gib is None):
             return LEAST_LOAD_S
         return (

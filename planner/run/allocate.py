@@ -14,6 +14,8 @@ import msgspec
 
 from planner.domain import Role
 from planner.run.config import RoleBounds
+from planner.run.fleet import Bundle
+from planner.run.seating import Fits, Seating
 
 Placement = dict[str, dict[Role, int]]
 """accelerator → role → workers"""
@@ -29,14 +31,100 @@ class Load(msgspec.Struct, frozen=True):
     role: Role
     on: Mapping[str, float]
 
+    @property
+    def least(self) -> float:
+        """On the accelerator that is quickest for it."""
+        return min(self.on.values(), default=0.0)
 
-def allocate(loads: Sequence[Load], bounds: Mapping[Role, RoleBounds], rooms: Mapping[str, int]) -> Placement:
-    """Fill the rooms. Every role gets its least even where that is more than there is room for."""
-    table = _Table(loads, rooms)
+
+def seat(
+    loads: Sequence[Load],
+    bounds: Mapping[Role, RoleBounds],
+    rooms: Mapping[str, int],
+    fits: Fits | None = None,
+    shared: Mapping[str, Mapping[Bundle, int]] | None = None,
+) -> Seating:
+    """What every GPU is for: bundles as wished for (``shared``) while there is room, and the rest a worker a GPU.
+
+    A role for which no GPU is left shares one with others, where ``fits`` has them together; else it waits for a machine.
+    """
+    kept, left = _within_rooms(shared or {}, rooms)
+    alone = allocate(loads, bounds, left, fits, kept)
+    if fits is None:
+        return Seating(alone, kept)
+    found = {name: dict(roles) for name, roles in alone.items()}
+    for _ in loads:
+        counts = Seating(found, kept).counts
+        missing = [load.role for load in loads if load.on and not counts.get(load.role)]
+        if not any(_double_up(role, loads, fits, found, kept) for role in missing):
+            break
+    return Seating({name: roles for name, roles in found.items() if roles}, kept)
+
+
+def _within_rooms(
+    shared: Mapping[str, Mapping[Bundle, int]], rooms: Mapping[str, int]
+) -> tuple[dict[str, dict[Bundle, int]], dict[str, int]]:
+    """The bundles that there is room for, and the room beside them."""
+    left = dict(rooms)
+    kept: dict[str, dict[Bundle, int]] = {}
+    for name, bundles in shared.items():
+        for bundle, count in bundles.items():
+            fit = min(count, left.get(name, 0))
+            if fit:
+                kept.setdefault(name, {})[bundle] = fit
+                left[name] -= fit
+    return kept, left
+
+
+def _double_up(
+    role: Role,
+    loads: Sequence[Load],
+    fits: Fits,
+    alone: dict[str, dict[Role, int]],
+    shared: dict[str, dict[Bundle, int]],
+) -> bool:
+    """Have a role share the GPU that is least busy, of those on which it fits beside who is there."""
+    order = [load.role for load in loads]
+    work = {load.role: load.on for load in loads}
+    options: list[tuple[float, str, Bundle]] = []
+    for name, together in fits.items():
+        holds: list[Bundle] = [(one,) for one, count in alone.get(name, {}).items() if count]
+        holds += [bundle for bundle, count in shared.get(name, {}).items() if count]
+        for held in holds:
+            wanted = {*held, role}
+            if any(wanted <= set(bundle) for bundle in together):
+                options.append((sum(work[one].get(name, 0.0) for one in held), name, held))
+    if not options:
+        return False
+    _, name, held = min(options, key=lambda option: option[:2])
+    if len(held) == 1:
+        alone[name][held[0]] -= 1
+        if not alone[name][held[0]]:
+            del alone[name][held[0]]
+    else:
+        shared[name][held] -= 1
+        if not shared[name][held]:
+            del shared[name][held]
+    joined = tuple(sorted({*held, role}, key=order.index))
+    mine = shared.setdefault(name, {})
+    mine[joined] = mine.get(joined, 0) + 1
+    return True
+
+
+def allocate(
+    loads: Sequence[Load],
+    bounds: Mapping[Role, RoleBounds],
+    rooms: Mapping[str, int],
+    fits: Fits | None = None,
+    beside: Mapping[str, Mapping[Bundle, int]] | None = None,
+) -> Placement:
+    """Fill the rooms. Every role gets its least even where that is more than there is room for, unless ``fits`` says what may
+    run where. ``beside``: bundles that have GPUs already."""
+    table = _Table(loads, rooms, fits, beside or {})
     for load in sorted(loads, key=lambda one: len(one.on)):
-        least = bounds[load.role].least
+        least = max(bounds[load.role].least - table.count[load.role], 0)
         missing = least - table.give(load.role, least)
-        if missing:
+        if missing and fits is None:
             table.force(load.role, missing)
     if len(rooms) == 1:
         _head_start(table, loads, bounds)
@@ -55,14 +143,21 @@ def allocate(loads: Sequence[Load], bounds: Mapping[Role, RoleBounds], rooms: Ma
 class _Table:
     """Who has what, while workers are given out."""
 
-    def __init__(self, loads: Sequence[Load], rooms: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        loads: Sequence[Load],
+        rooms: Mapping[str, int],
+        fits: Fits | None,
+        beside: Mapping[str, Mapping[Bundle, int]],
+    ) -> None:
         self.free = dict(rooms)
         self.left = sum(rooms.values())
         self.placed: Placement = {name: {} for name in rooms}
-        self.cover = {load.role: 0.0 for load in loads}
-        self.count = {load.role: 0 for load in loads}
+        self.cover = cover(loads, {}, beside)
+        taken = Seating({}, beside).counts
+        self.count = {load.role: taken.get(load.role, 0) for load in loads}
         self._loads = {load.role: load for load in loads}
-        self._order = {load.role: _preferred(load, loads, list(rooms)) for load in loads}
+        self._order = {load.role: _preferred(load, loads, _allowed(load, rooms, fits)) for load in loads}
 
     def give(self, role: Role, wanted: int) -> int:
         """So many where the role does best; how many there was room for."""
@@ -90,6 +185,11 @@ class _Table:
         self.cover[role] += count / max(self._loads[role].on.get(name, NO_LOAD), NO_LOAD)
 
 
+def _allowed(load: Load, rooms: Iterable[str], fits: Fits | None) -> list[str]:
+    """Accelerators on which the role may have a GPU of its own."""
+    return [name for name in rooms if fits is None or (load.role,) in fits.get(name, ())]
+
+
 def _head_start(table: _Table, loads: Sequence[Load], bounds: Mapping[Role, RoleBounds]) -> None:
     """What the greedy is sure to give: it ends with no role more than one worker above the least cover."""
     name = next(iter(table.free))
@@ -108,7 +208,7 @@ def _preferred(load: Load, loads: Sequence[Load], names: Sequence[str]) -> list[
     able = [name for name in names if name in load.on]
     if len(able) < 2:
         return able
-    least = {one.role: max(min(one.on.values(), default=NO_LOAD), NO_LOAD) for one in loads}
+    least = {one.role: max(one.least, NO_LOAD) for one in loads}
 
     def loss(name: str) -> float:
         others = [
@@ -120,18 +220,32 @@ def _preferred(load: Load, loads: Sequence[Load], names: Sequence[str]) -> list[
     return sorted(able, key=loss)
 
 
-def cover(loads: Iterable[Load], placed: Mapping[str, Mapping[Role, float]]) -> dict[Role, float]:
-    """What multiple of its load each role can carry."""
+def cover(
+    loads: Iterable[Load],
+    placed: Mapping[str, Mapping[Role, float]],
+    shared: Mapping[str, Mapping[Bundle, int]] | None = None,
+) -> dict[Role, float]:
+    """What multiple of its load each role can carry. The roles of a ``shared`` GPU have its time as each needs it."""
+    some = list(loads)
     found: dict[Role, float] = {}
-    for load in loads:
+    for load in some:
         able = ((count.get(load.role, 0), load.on[name]) for name, count in placed.items() if name in load.on)
         found[load.role] = sum(workers / max(erlangs, NO_LOAD) for workers, erlangs in able)
+    for name, bundles in (shared or {}).items():
+        work = {load.role: load.on.get(name, 0.0) for load in some}
+        for bundle, count in bundles.items():
+            part = count / max(sum(work.get(role, 0.0) for role in bundle), NO_LOAD)
+            found |= {role: found[role] + part for role in bundle if role in found}
     return found
 
 
-def least_cover(loads: Iterable[Load], placed: Mapping[str, Mapping[Role, float]]) -> float:
+def least_cover(
+    loads: Iterable[Load],
+    placed: Mapping[str, Mapping[Role, float]],
+    shared: Mapping[str, Mapping[Bundle, int]] | None = None,
+) -> float:
     """The multiple of the load that the whole can carry; infinite without load."""
-    return min(cover(loads, placed).values(), default=math.inf)
+    return min(cover(loads, placed, shared).values(), default=math.inf)
 
 
 def counts_of(placed: Mapping[str, Mapping[Role, int]]) -> dict[Role, int]:

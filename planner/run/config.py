@@ -6,6 +6,7 @@ import msgspec
 
 from planner.domain import Role, Shape, Workload
 from planner.run.decisions import Mode
+from planner.run.seating import Fits, Seating
 
 Predict = Callable[[Role, str, Shape], float | None]
 """(role, accelerator, shape) → seconds by the profiles; None: nothing is known."""
@@ -24,8 +25,8 @@ class PolicyConfig(msgspec.Struct, frozen=True):
 
     ``load_s``, ``launch_s``: expected until measured. ``max_workers``: of all roles together, where nodes do not say
     (``infra: local`` without GPUs). ``elastic``: whether nodes may be wished for. ``interval_s``: between two ticks.
-    ``patience_s``: how long a need for fewer workers or nodes must hold before one is given up. ``workload``: what is
-    expected until requests arrive.
+    ``patience_s``: how long a need for fewer workers must hold before one is given up. ``workload``: what is
+    expected until requests arrive. ``fits``: None: anything runs anywhere. ``seating``: what the machines were rented for.
     """
 
     roles: tuple[RoleBounds, ...]
@@ -40,3 +41,5 @@ class PolicyConfig(msgspec.Struct, frozen=True):
     max_usd_total: float | None = None
     patience_s: float = 600.0
     workload: Workload | None = None
+    fits: Fits | None = None
+    seating: Seating | None = None

@@ -4,8 +4,9 @@ from typing import Literal
 
 import msgspec
 
-from planner.domain import Role, Workload
-from planner.run.fleet import NodeWish
+from planner.domain import Role, Shape, Workload
+from planner.run.fleet import Bundle, NodeWish
+from planner.run.seating import Seating
 
 Mode = Literal["hybrid", "reactive", "predict", "static"]
 
@@ -35,20 +36,45 @@ class SetCounts(msgspec.Struct, frozen=True, tag="set_counts"):
     """Have so many workers of each role, on the nodes that are there: drain, switch, start or end workers to get there.
 
     Level-triggered: all roles, not only those that change. ``by_gpu``: accelerator → role → workers where nodes differ,
-    else empty; then it sums to ``counts``.
+    else empty; then it sums to ``counts``. ``bundles``: accelerator → roles → GPUs that hold a worker of each of these roles;
+    they are counted in ``by_gpu``.
     """
 
     counts: dict[Role, int]
     why: Reason
     by_gpu: dict[str, dict[Role, int]] = {}
+    bundles: dict[str, dict[Bundle, int]] = {}
+
+    @property
+    def seating(self) -> Seating:
+        """The same, GPU by GPU."""
+        alone = {name: dict(roles) for name, roles in self.by_gpu.items()}
+        for name, bundles in self.bundles.items():
+            for bundle, count in bundles.items():
+                for role in bundle:
+                    alone[name][role] -= count
+        return Seating(alone, self.bundles)
+
+
+class Measured(msgspec.Struct, frozen=True, array_like=True):
+    """Seconds of a stage as they were measured here."""
+
+    role: Role
+    accelerator: str
+    shape: Shape
+    seconds: float
 
 
 class Solve(msgspec.Struct, frozen=True, tag="solve"):
-    """Ask the planner what to rent for this load, given what runs. The answer is met later, as ``Planned`` with this id."""
+    """Ask the planner what to rent for this load, given what runs. The answer is met later, as ``Planned`` with this id.
+
+    ``measured``: better than what its profiles say.
+    """
 
     id: int
     workload: Workload
     why: Reason
+    measured: tuple[Measured, ...] = ()
 
 
 class WishNodes(msgspec.Struct, frozen=True, tag="wish_nodes"):

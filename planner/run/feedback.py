@@ -2,11 +2,11 @@
 long gives one up. One step at a time; the two thresholds lie apart, so that a step does not call for its reverse."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from planner.domain import Role
-from planner.run.allocate import Load, least_cover
+from planner.run.allocate import Load
 from planner.run.config import PolicyConfig, RoleBounds
 from planner.run.decisions import Reason
 from planner.run.load import SLO_MARGIN, WorkModel
@@ -42,14 +42,15 @@ class Feedback:
     def up(
         self,
         seen: Observation,
-        loads: Sequence[Load],
         bounds: Mapping[Role, RoleBounds],
         counts: Mapping[Role, int],
         room: int | None,
+        cover: Callable[[Mapping[Role, int]], float],
     ) -> Move | None:
         """A step for the stage under most pressure, from free room or from a stage that can spare a worker.
 
-        Busy is what a stage is now; whether the giver would hold without the worker only the (corrected) times tell.
+        ``cover``: what multiple of the load counts could carry; 0: the machines do not hold them. Busy is what a stage is now;
+        whether the giver would hold without the worker only the (corrected) times tell.
         """
         pressed = [(wait, state) for state in seen.roles if (wait := self._pressure(state)) > 1]
         for wait, state in sorted(pressed, key=lambda pair: -pair[0]):
@@ -61,15 +62,16 @@ class Feedback:
                 continue
             numbers = {"busy": self.busy.get(role, 0.0), "queued": float(state.queued), "over_threshold": wait}
             free = step if room is None else min(step, room - sum(counts.values()))
-            if free > 0:
+            if free > 0 and (room is None or cover({**counts, role: counts[role] + free}) > 0):
                 text = f"{role} is {self.busy.get(role, 0):.0%} busy with {state.queued} waiting"
                 return {**counts, role: counts[role] + free}, Reason("pressure", text, numbers)
             donor = self._donor(role, bounds, counts)
-            if donor is not None and self._better(
-                loads, counts, {**counts, role: counts[role] + 1, donor: counts[donor] - 1}
-            ):
+            if donor is None:
+                continue
+            moved = {**counts, role: counts[role] + 1, donor: counts[donor] - 1}
+            if cover(moved) > BETTER * cover(counts):
                 text = f"{role} is {self.busy.get(role, 0):.0%} busy with {state.queued} waiting; {donor} can spare a worker"
-                return {**counts, role: counts[role] + 1, donor: counts[donor] - 1}, Reason("pressure", text, numbers)
+                return moved, Reason("pressure", text, numbers)
         return None
 
     def down(
@@ -113,11 +115,6 @@ class Feedback:
         }
         best = min(after, key=after.__getitem__, default=None)
         return best if best is not None and after[best] <= SETTLED else None
-
-    @staticmethod
-    def _better(loads: Sequence[Load], before: Mapping[Role, int], after: Mapping[Role, int]) -> bool:
-        name = next((name for load in loads for name in load.on), "")
-        return least_cover(loads, {name: after}) > BETTER * least_cover(loads, {name: before})
 
     def _holds(self, loads: Sequence[Load], counts: Mapping[Role, int], model: str) -> bool:
         slo = self._config.slo_p95_s.get(model)

@@ -19,6 +19,8 @@ _SLOT: Final = re.compile(r"gpu(\d+)(?:-\d+)?")
 
 Place = tuple[str, int | None]
 Shares = Mapping[tuple[Role, str], int]  # workers of a role on GPUs of a type
+Bundle = tuple[Role, ...]  # roles that share a GPU, a worker each, in the order of their stages
+Bundles = Mapping[tuple[Bundle, str], int]  # GPUs of a type that hold a worker of each of these roles
 
 
 class NodeWish(msgspec.Struct, frozen=True):
@@ -80,6 +82,7 @@ def lay_out(
     nodes: Sequence[NodeRoom],
     before: Sequence[SlotPlan] = (),
     shares: Shares | None = None,
+    bundles: Bundles | None = None,
 ) -> list[SlotPlan]:
     """Place ``wanted[role]`` workers per role. One worker a GPU while there are enough of them, else they share evenly.
 
@@ -87,10 +90,16 @@ def lay_out(
     its first ones; a worker that is one too many takes over a role that lacks one (a *switch*), and only then are new
     places filled. ``shares``: of a role's workers so many on GPUs of that type; without room on one they wait, for what
     the role loads may fit no other. The rest go anywhere, if possible on types that the role has a share of.
+
+    ``bundles``: GPUs that are to hold a worker of several roles; their workers are among the shares. When it is said (also
+    empty), a share is never crowded: who finds no GPU of its type to itself waits.
     """
     shares = shares or {}
+    chosen = _chosen(bundles or {}, wanted, nodes, before)
+    if chosen:
+        return _with_bundles(chosen, wanted, nodes, before, shares)
     demands = _demands(wanted, shares)
-    table = _Table(nodes, [kind for _, kind in demands], before)
+    table = _Table(nodes, [kind for _, kind in demands], before, crowd=bundles is None)
     if not table.load:
         return []
     anywhere = [role for role, kind in demands if kind is None]
@@ -108,10 +117,12 @@ def lay_out(
 class _Table:
     """Seats in rooms (a GPU, or a node without) while they are given out."""
 
-    def __init__(self, nodes: Sequence[NodeRoom], kinds: Sequence[str | None], before: Sequence[SlotPlan]) -> None:
+    def __init__(
+        self, nodes: Sequence[NodeRoom], kinds: Sequence[str | None], before: Sequence[SlotPlan], *, crowd: bool
+    ) -> None:
         self.kind = {(n.node, gpu): n.accelerator for n in nodes for gpu in n.gpus or (None,)}
         self.load = dict.fromkeys(self.kind, 0)  # seats, given out or not
-        self.most = _most(self.kind, kinds)
+        self.most = _most(self.kind, kinds, crowd=crowd)
         self.given: dict[tuple[str, str], SlotPlan] = {}
         self.free: dict[tuple[str, str], SlotPlan] = {}  # that are there and not given out, the most worth first
         self.had: dict[tuple[Role, str | None], deque[SlotPlan]] = defaultdict(deque)  # by role, also by type of GPU
@@ -184,11 +195,64 @@ class _Table:
         self.given[key] = SlotPlan(seat.node, seat.slot, role, seat.gpu)
 
 
-def _most(rooms: Mapping[Place, str], kinds: Sequence[str | None]) -> dict[str, int]:
-    """Seats in a room of each type when the workers are spread evenly, those that ask for a type over its rooms."""
+def _most(rooms: Mapping[Place, str], kinds: Sequence[str | None], *, crowd: bool) -> dict[str, int]:
+    """Seats in a room of each type when the workers are spread evenly, those that ask for a type over its rooms.
+
+    Without ``crowd`` one for whoever asks for a type.
+    """
     places, asked = Counter(rooms.values()), Counter(kinds)
     even = -(-len(kinds) // len(rooms)) if rooms and asked[None] else 0
-    return {kind: max(even, -(-asked[kind] // count)) for kind, count in places.items()}
+    typed = {kind: -(-asked[kind] // count) for kind, count in places.items()}
+    return {kind: max(even, count if crowd else min(count, 1)) for kind, count in typed.items()}
+
+
+def _chosen(
+    bundles: Bundles, wanted: Mapping[Role, int], nodes: Sequence[NodeRoom], before: Sequence[SlotPlan]
+) -> dict[tuple[str, int], Bundle]:
+    """Which GPUs hold bundles, and which of their roles: those that hold most of one already, then those that hold least."""
+    kinds = {(n.node, gpu): n.accelerator for n in nodes for gpu in n.gpus}
+    there: dict[tuple[str, int], list[Role]] = {room: [] for room in kinds}
+    for seat in before:
+        if seat.gpu is not None and (seat.node, seat.gpu) in there:
+            there[seat.node, seat.gpu].append(seat.role)
+    left = dict(wanted)
+    chosen: dict[tuple[str, int], Bundle] = {}
+    for (bundle, kind), count in bundles.items():
+        for _ in range(count):
+            free = [room for room, own in kinds.items() if own == kind and room not in chosen]
+            roles = tuple(role for role in bundle if left.get(role, 0) > 0)
+            if not free or not roles:
+                break
+            best = max(free, key=lambda room: (len(set(roles) & set(there[room])), -len(there[room])))
+            chosen[best] = roles
+            left |= {role: left[role] - 1 for role in roles}
+    return chosen
+
+
+def _with_bundles(
+    chosen: Mapping[tuple[str, int], Bundle],
+    wanted: Mapping[Role, int],
+    nodes: Sequence[NodeRoom],
+    before: Sequence[SlotPlan],
+    shares: Shares,
+) -> list[SlotPlan]:
+    """The GPUs with bundles one by one, and the rest on the others."""
+    kinds = {n.node: n.accelerator for n in nodes}
+    left, open_shares = dict(wanted), dict(shares)
+    found: list[SlotPlan] = []
+    for (node, gpu), roles in chosen.items():
+        room = NodeRoom(node, (gpu,), kinds[node])
+        seats = [seat for seat in before if (seat.node, seat.gpu) == (node, gpu)]
+        found += lay_out(dict.fromkeys(roles, 1), [room], seats)
+        for role in roles:
+            left[role] -= 1
+            open_shares[role, kinds[node]] = max(open_shares.get((role, kinds[node]), 0) - 1, 0)
+    others = [NodeRoom(n.node, tuple(g for g in n.gpus if (n.node, g) not in chosen), n.accelerator) for n in nodes]
+    rooms = [own for own, whole in zip(others, nodes, strict=True) if own.gpus or not whole.gpus]
+    seats = [seat for seat in before if seat.gpu is None or (seat.node, seat.gpu) not in chosen]
+    found += lay_out(left, rooms, seats, open_shares, {})
+    order = {n.node: at for at, n in enumerate(nodes)}
+    return sorted(found, key=lambda p: (order[p.node], p.gpu or 0, len(p.slot), p.slot))
 
 
 def _demands(wanted: Mapping[Role, int], shares: Mapping[tuple[Role, str], int]) -> list[tuple[Role, str | None]]:

@@ -10,11 +10,15 @@ from typing import Final
 from planner.domain import RequestClass, Workload
 from planner.plan.result import Plan
 from planner.run.config import PolicyConfig
-from planner.run.decisions import Decision, Reason, Solve, WishNodes
+from planner.run.decisions import Decision, Measured, Reason, Solve, WishNodes
 from planner.run.fleet import NodeWish
 from planner.run.observe import NodeCount, Observation, Planned
-from planner.run.rent import key_of
+from planner.run.rent import dearest, key_of
 
+# Times the wait for a new node that a smaller need must hold. Once would be the break-even of ski rental (A. Karlin,
+# M. Manasse, L. Rudolph, D. Sleator, "Competitive snoopy caching", Algorithmica 3, 1988), in money alone; the other is for
+# whoever would have to wait for a node that was given up too early.
+PATIENCE: Final = 2.0
 ENOUGH: Final = 1.05  # cover below which what is there does not do
 SPARE: Final = 0.7  # share of the load now planned for that makes asking again worth while
 SOLVE_S: Final = 120.0  # an answer that takes longer is not waited for
@@ -28,14 +32,24 @@ class NodePlanner:
         self._asked: int | None = None
         self._asked_s = 0.0
         self._asked_load = 0.0
+        self._why = Reason("load", "")
         self._ids = 0
         self._quiet_until_s = 0.0
         self._served: float | None = None  # load that the present wish is for, requests a second weighted by work
         self._loads: deque[tuple[float, float]] = deque(maxlen=4096)
         self._target: tuple[NodeWish, ...] | None = None
+        self._coming: Plan | None = None  # the plan whose nodes are on their way
+        self.plan: Plan | None = None  # what the nodes that are there were last planned for
 
     def step(
-        self, seen: Observation, classes: tuple[RequestClass, ...], load: float, fits: float, now: float, ready_s: float
+        self,
+        seen: Observation,
+        classes: tuple[RequestClass, ...],
+        load: float,
+        fits: float,
+        now: float,
+        ready_s: float,
+        measured: tuple[Measured, ...] = (),
     ) -> list[Decision]:
         """``load``: busy workers that ``classes`` make; ``fits``: cover of what is there; ``ready_s``: to launch and load."""
         self._loads.append((now, load))
@@ -47,26 +61,26 @@ class NodePlanner:
             self._asked = None
         out += self._replaced(seen.nodes)
         if self._asked is None and not out and now >= self._quiet_until_s and classes:
-            reason = self._reason(load, fits, now, seen.usd_total)
+            reason = self._reason(load, fits, now, seen.usd_total, PATIENCE * ready_s)
             if reason is not None:
                 self._ids += 1
-                self._asked, self._asked_s, self._asked_load = self._ids, now, load
-                out.append(Solve(self._ids, Workload(classes), reason))
+                self._asked, self._asked_s, self._asked_load, self._why = self._ids, now, load, reason
+                out.append(Solve(self._ids, Workload(classes), reason, measured))
         return out
 
-    def _reason(self, load: float, fits: float, now: float, spent: float) -> Reason | None:
+    def _reason(self, load: float, fits: float, now: float, spent: float, patience_s: float) -> Reason | None:
         total = self._config.max_usd_total
         if fits < ENOUGH and (total is None or spent < total):
             return Reason(
                 "load", f"the work needs {1 / max(fits, 0.01):.2f} times what is there", {"cover": fits, "load": load}
             )
-        recent = [value for at, value in self._loads if now - at <= self._config.patience_s]
-        long_enough = now - self._loads[0][0] >= self._config.patience_s
+        recent = [value for at, value in self._loads if now - at <= patience_s]
+        long_enough = now - self._loads[0][0] >= patience_s
         most = max(recent, default=load)
         if self._served is None:
             self._served = load
         if long_enough and most < SPARE * self._served:
-            text = f"for {self._config.patience_s:.0f} s at most {most / self._served:.0%} of what the nodes are for was needed"
+            text = f"for {patience_s:.0f} s at most {most / self._served:.0%} of what the nodes are for was needed"
             return Reason("load", text, {"most_load": most, "planned_load": self._served})
         return None
 
@@ -74,24 +88,37 @@ class NodePlanner:
         self._quiet_until_s = now + ready_s  # observe only while what was asked for is on its way
         if not isinstance(planned.plan, Plan):
             return []
-        self._served = self._asked_load
-        wanted = {key_of(one.offer): NodeWish(key_of(one.offer), (one.offer,), one.nodes) for one in planned.plan.nodes}
+        made = planned.wishes or tuple(NodeWish(key_of(n.offer), (n.offer,), n.nodes) for n in planned.plan.nodes)
+        wanted = {wish.key: wish for wish in made}
         present = {one.key: one.wished for one in nodes if one.wished}
+        fewer = all(wish.count <= present.get(key, 0) for key, wish in wanted.items())
+        if planned.share < 1 and fewer:
+            return []  # what is there does as much
+        self._served = self._asked_load * planned.share
         if present == {key: wish.count for key, wish in wanted.items()}:
+            self.plan, self._coming = planned.plan, None
             return []
         usd = planned.plan.usd_per_hour
-        self._target = tuple(wanted.values())
+        self._target, self._coming = tuple(wanted.values()), planned.plan
         both = dict(wanted)
         for one in nodes:
             if one.wished > (wanted[one.key].count if one.key in wanted else 0):
-                both[one.key] = NodeWish(one.key, (one.offer,), one.wished)
-        why = Reason("load", f"{sum(w.count for w in wanted.values())} nodes at ${usd:.2f}/h", {"usd_per_hour": usd})
-        fewer = all(wish.count <= present.get(key, 0) for key, wish in wanted.items())
-        spend = sum(wish.count * wish.offers[0].usd_per_hour for wish in both.values())
+                both[one.key] = one.wish(one.wished)
+        part = (
+            f", {planned.share:.0%} of what the work needs: there is no more for the money" if planned.share < 1 else ""
+        )
+        what = f"{sum(w.count for w in wanted.values())} nodes at ${usd:.2f}/h{part}"
+        why = Reason("load", f"{self._why.text}: {what}", self._why.numbers | {"usd_per_hour": usd})
+        spend = sum(wish.count * dearest(wish.offers) for wish in both.values())
         cap = self._config.max_usd_per_hour
         if fewer or (cap is not None and spend > cap):  # nothing to wait for, or no money to have both
-            both, self._target = wanted, None
+            both = wanted
+            self._reached()
         return [WishNodes(tuple(both.values()), why)]
+
+    def _reached(self) -> None:
+        """The nodes are those of the plan."""
+        self.plan, self._coming, self._target = self._coming, None, None
 
     def _replaced(self, nodes: tuple[NodeCount, ...]) -> list[Decision]:
         """The new nodes are up: let the old ones go."""
@@ -100,7 +127,8 @@ class NodePlanner:
         up = {one.key: one.up for one in nodes}
         if any(up.get(wish.key, 0) < wish.count for wish in self._target):
             return []
-        target, self._target = self._target, None
+        target = self._target
+        self._reached()
         if {w.key: w.count for w in target} == {one.key: one.wished for one in nodes if one.wished}:
             return []
         return [WishNodes(target, Reason("load", "the nodes that replace them are up"))]

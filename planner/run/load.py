@@ -36,6 +36,12 @@ class WorkModel:
         self._slo_s = config.slo_p95_s
         self._detectors = {bound.role: Cusum() for bound in config.roles}
         self._accelerators: tuple[str, ...] = ("",)
+        self._may: dict[Role, tuple[str, ...]] | None = None
+        if config.fits is not None:
+            of_role = {
+                b.role: [n for n, own in config.fits.items() if any(b.role in one for one in own)] for b in config.roles
+            }
+            self._may = {role: tuple(names) for role, names in of_role.items()}
         self._known: dict[tuple[Role, Shape], float] = {}  # of this tick, as are these:
         self._means: dict[Role, float] = {}
         self._prior: dict[str, dict[Shape, float]] = {}  # requests a second that are expected
@@ -99,7 +105,7 @@ class WorkModel:
 
     def _log_work(self, role: Role, shape: Shape) -> float:
         """By the profiles where they speak, uncorrected: a better estimate of the same request is no change of the work."""
-        known = [s for name in self._accelerators if (s := self.timings.profiled(role, name, shape)) is not None]
+        known = [s for name in self._able(role) if (s := self.timings.profiled(role, name, shape)) is not None]
         return math.log(min(known) if known else self.of(role, shape))
 
     # --- answers ----------------------------------------------------------------------------------------------
@@ -129,7 +135,7 @@ class WorkModel:
         """Seconds of one request on the quickest accelerator."""
         key = (role, shape)
         if key not in self._known:
-            known = [s for name in self._accelerators if (s := self.timings.seconds(role, name, shape)) is not None]
+            known = [s for name in self._able(role) if (s := self.timings.seconds(role, name, shape)) is not None]
             self._known[key] = min(known, default=UNKNOWN_S)
         return self._known[key]
 
@@ -165,11 +171,19 @@ class WorkModel:
 
     def _erlangs(self, role: Role, flow: float, shares: Mapping[Shape, float]) -> dict[str, float]:
         on: dict[str, float] = {}
-        for name in self._accelerators:
+        able = self._able(role)
+        for name in able:
             known = [(share, self.timings.seconds(role, name, shape)) for shape, share in shares.items()]
             if known and all(seconds is not None for _, seconds in known):
                 on[name] = flow * sum(share * (seconds or 0.0) for share, seconds in known)
-        return on or dict.fromkeys(self._accelerators, flow * self.seconds(role))
+        return on or dict.fromkeys(able, flow * self.seconds(role))
+
+    def _able(self, role: Role) -> tuple[str, ...]:
+        """Accelerators that are there and that the role may run on; where there are none, all that it may run on."""
+        if self._may is None:
+            return self._accelerators
+        may = self._may[role]
+        return tuple(name for name in self._accelerators if name in may) or may
 
     # --- promises ---------------------------------------------------------------------------------------------
 
@@ -180,7 +194,7 @@ class WorkModel:
         for load in loads:
             if load.role.model == model:
                 mean = self.seconds(load.role)
-                busy = min(load.on.values())
+                busy = load.least
                 total += mean + queueing.wait_p95(counts.get(load.role, 0), busy, mean, ca2, self._cs2(load.role))
         return total
 
@@ -191,7 +205,7 @@ class WorkModel:
         for load in loads:
             service[load.role.model] += self.seconds(load.role)
         for load in loads:
-            role, busy = load.role, min(load.on.values())
+            role, busy = load.role, load.least
             mean = self.seconds(role)
             slo = self._slo_s.get(role.model)
             whole = service[role.model]
@@ -204,6 +218,20 @@ class WorkModel:
                 count += max(1, count // 64)
             found[role] = count if most is None else min(count, most)
         return found
+
+    def needed_together(self, loads: Sequence[Load], roles: Sequence[Role]) -> int:
+        """Fewest GPUs that keep the model's promise where these roles of it share each, one after the other."""
+        model = roles[0].model
+        busy = sum(load.least for load in loads if load.role in roles)
+        mean, whole = sum(map(self.seconds, roles)), sum(map(self.seconds, self.roles[model]))
+        slo = self._slo_s.get(model)
+        slack = max(SLO_MARGIN * slo - whole, 0.1 * whole) if slo else whole
+        allowed = slack * mean / whole if whole > 0 else 0.0
+        count = max(1, math.ceil(busy / MOST_UTILISATION))
+        cs2 = max(map(self._cs2, roles))
+        while queueing.wait_p95(count, busy, mean, self.rates[model].cv2(), cs2) > allowed:
+            count += max(1, count // 64)
+        return count
 
     def _cs2(self, role: Role) -> float:
         shares = self.shares(role.model)

@@ -189,7 +189,7 @@ def _gone(machine: Machine, lag_s: float) -> bool:
 
 
 def _surplus(mine: Sequence[Machine], count: int, why: str) -> list[Action]:
-    """Those that cost least to part with go first: not there yet, then the youngest."""
-    order = sorted(mine, key=lambda m: (m.state == "up", m.state_s, m.node))
+    """Those that cost least to part with go first: not there yet, then those without workers, then the youngest."""
+    order = sorted(mine, key=lambda m: (m.state == "up", m.workers > 0, m.state_s, m.node))
     extra = [machine for machine in order[: max(0, len(mine) - count)] if not machine.acting]
     return [Drain(machine.node, why) for machine in extra]

@@ -13,6 +13,7 @@ import msgspec
 
 from planner.domain import Offer, Role, Shape
 from planner.plan.result import Infeasible, Plan
+from planner.run.fleet import NodeWish
 
 MOST_EVENTS: Final = 2048  # of each kind between two observations; beyond that the oldest are dropped, and counted
 
@@ -96,15 +97,24 @@ class Lapse(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """The answer to the policy's Solve with the same ``id``. ``error``: the solver failed, in words."""
+    """The answer to the policy's Solve with the same ``id``. ``error``: the solver failed, in words.
+
+    ``wishes``: the plan's machines and where else they may come from (empty: only where the plan has them). ``share``: of
+    the work asked for that the plan carries; below 1 where the budget, or the market, has no more.
+    """
 
     id: int
     plan: Plan | Infeasible | None = None
     error: str = ""
+    wishes: tuple[NodeWish, ...] = ()
+    share: float = 1.0
 
 
 class NodeCount(msgspec.Struct, frozen=True):
-    """Nodes of one wish, by its key: ``up`` have reported, ``coming`` are being launched, ``leaving`` drain."""
+    """Nodes of one wish, by its key: ``up`` have reported, ``coming`` are being launched, ``leaving`` drain.
+
+    ``offers``: of the wish, ``offer`` and what may stand in for it.
+    """
 
     key: str
     offer: Offer
@@ -112,6 +122,11 @@ class NodeCount(msgspec.Struct, frozen=True):
     up: int
     coming: int = 0
     leaving: int = 0
+    offers: tuple[Offer, ...] = ()
+
+    def wish(self, count: int) -> NodeWish:
+        """The same machines, so many."""
+        return NodeWish(self.key, self.offers or (self.offer,), count)
 
 
 class Observation(msgspec.Struct, frozen=True):

@@ -6,8 +6,10 @@ from typing import Final
 import msgspec
 
 from planner.domain import Offer, Role
+from planner.plan.request import PlanRequest
 from planner.plan.result import Plan, Row
-from planner.run.fleet import NodeWish
+from planner.run.fleet import Bundle, NodeWish
+from planner.run.seating import Seating
 
 MOST_OFFERS: Final = 12  # places that one launch may ask, one after another
 
@@ -21,12 +23,14 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """What a service starts with. ``parts``: USD an hour of each role on a node of a wish, by the wish's key."""
+    """What a service starts with. ``parts``: USD an hour of each role on a node of a wish, by the wish's key. ``request``: what
+    the planner was asked, to ask it again when the load is another."""
 
     plan: Plan
     wishes: tuple[NodeWish, ...]
     shares: tuple[Share, ...]
     parts: dict[str, dict[str, float]]
+    request: PlanRequest | None = None
 
     @property
     def wanted(self) -> dict[Role, int]:
@@ -35,6 +39,11 @@ class Deployment(msgspec.Struct, frozen=True):
         for share in self.shares:
             counts[share.role] = counts.get(share.role, 0) + share.count
         return counts
+
+    @property
+    def seating(self) -> Seating:
+        """What each GPU is for."""
+        return seating_of(self.plan)
 
     @property
     def dearest_usd_per_hour(self) -> float:
@@ -65,6 +74,21 @@ def deployment(
         wishes = within(wishes, max_usd_per_hour)
     parts = {key_of(node.offer): _parts(node.offer, plan.rows) for node in plan.nodes}
     return Deployment(plan, wishes, tuple(Share(*place, count) for place, count in shares.items()), parts)
+
+
+def seating_of(plan: Plan) -> Seating:
+    """What a plan's GPUs are for. A stage on several GPUs a replica counts as one."""
+    alone: dict[str, dict[Role, int]] = {}
+    shared: dict[str, dict[Bundle, int]] = {}
+    for row in plan.rows:
+        bundle = tuple(Role(row.model, stage) for stage in row.stage.split("+"))
+        if len(bundle) == 1:
+            mine = alone.setdefault(row.offer.accelerator, {})
+            mine[bundle[0]] = mine.get(bundle[0], 0) + row.replicas
+        else:
+            both = shared.setdefault(row.offer.accelerator, {})
+            both[bundle] = both.get(bundle, 0) + row.replicas
+    return Seating(alone, shared)
 
 
 def key_of(offer: Offer) -> str:

@@ -86,6 +86,10 @@ class Timings:
         near = [math.exp(mean.value) for (r, a, _), mean in self._shapes.items() if (r, a) == (role, accelerator)]
         return sum(near) / len(near) if near else None
 
+    def measured(self) -> list[tuple[Role, str, Shape, float]]:
+        """Everything that was measured often enough to be believed, in seconds."""
+        return [(*key, math.exp(mean.value)) for key, mean in self._shapes.items() if mean.count >= ENOUGH]
+
     def profiled(self, role: Role, accelerator: str, shape: Shape) -> float | None:
         """What the profiles say."""
         return self._expected((role, accelerator, shape))

@@ -12,9 +12,10 @@ from typing import Final
 import msgspec
 
 from planner.domain import RequestClass, Role, Shape, Workload
-from planner.run.allocate import Load, allocate, counts_of, least_cover
+from planner.run.allocate import Load, least_cover, seat
 from planner.run.config import RoleBounds
 from planner.run.decisions import Reason, SetCounts
+from planner.run.seating import Seating
 from planner.sim.report import Run
 from planner.sim.scenario import Arriving, Scenario
 from planner.sim.segments import segments
@@ -52,15 +53,28 @@ def loads_of(scenario: Scenario, rows: Sequence[Arriving]) -> list[Load]:
         on = {
             name: sum(count * scenario.seconds(role, name, shape) for count, shape in mine) / max(len(rows), 1)
             for name in rooms_of(scenario)
+            if _may(scenario, role, name)
         }
         found.append(Load(role, on))
     return found
 
 
+def _may(scenario: Scenario, role: Role, name: str) -> bool:
+    fits = scenario.policy.fits
+    return fits is None or any(role in bundle for bundle in fits.get(name, ()))
+
+
 def best_for(scenario: Scenario, rows: Sequence[Arriving]) -> SetCounts:
-    """Counts that carry most of these requests, waiting and moving apart."""
-    placed = allocate(loads_of(scenario, rows), _bounds(scenario), rooms_of(scenario))
-    return SetCounts(counts_of(placed), WHY, placed if len(placed) > 1 else {})
+    """Counts that carry most of these requests, waiting and moving apart; bundles as the machines were planned for."""
+    shared = scenario.policy.seating.shared if scenario.policy.seating is not None else {}
+    found = seat(loads_of(scenario, rows), _bounds(scenario), rooms_of(scenario), scenario.policy.fits, shared)
+    return _decision(scenario, found)
+
+
+def _decision(scenario: Scenario, found: Seating) -> SetCounts:
+    if scenario.policy.fits is None and len(found.alone) < 2:
+        return SetCounts(found.counts, WHY)
+    return SetCounts(found.counts, WHY, found.workers, {n: dict(bundles) for n, bundles in found.shared.items()})
 
 
 def expected(rows: Sequence[Arriving], slo_s: Mapping[str, float]) -> Workload:
@@ -78,7 +92,7 @@ def statics(scenario: Scenario) -> list[Counts]:
     roles = len(scenario.roles)
     every = math.comb(total - 1, roles - 1) if total >= roles else 0
     if every <= MOST_STATICS:
-        return [counts for counts in _compositions(total, roles) if _within(scenario, counts)]
+        return [counts for counts in _compositions(total, roles) if _within(scenario, counts)] if every else []
     found: dict[Counts, None] = {}
     parts = [scenario.trace.rows, *_parts(scenario)]
     for rows in parts:
@@ -104,17 +118,31 @@ def candidates(scenario: Scenario, rows: Sequence[Arriving], most: int) -> list[
 def set_counts(scenario: Scenario, counts: Counts) -> SetCounts:
     """As a decision; where accelerators differ, roles go where they do best."""
     wanted = dict(zip(scenario.roles, counts, strict=True))
-    rooms = rooms_of(scenario)
-    if len(rooms) < 2:
+    rooms, fits = rooms_of(scenario), scenario.policy.fits
+    if len(rooms) < 2 and fits is None:
         return SetCounts(wanted, WHY)
     exact = {role: RoleBounds(role, count, count) for role, count in wanted.items()}
-    return SetCounts(wanted, WHY, allocate(loads_of(scenario, scenario.trace.rows), exact, rooms))
+    found = seat(loads_of(scenario, scenario.trace.rows), exact, rooms, fits)
+    return msgspec.structs.replace(_decision(scenario, found), counts=wanted)
+
+
+def planned(scenario: Scenario) -> tuple[str, SetCounts] | None:
+    """The layout that the machines were planned for, where it has stages that share GPUs: it is a static ratio, too."""
+    found = scenario.policy.seating
+    if found is None or not found.shared:
+        return None
+    decision = _decision(scenario, found)
+    return "static:" + ":".join(str(found.counts.get(role, 0)) for role in scenario.roles), decision
+
+
+def run_still(scenario: Scenario, name: str, decision: SetCounts) -> Run:
+    """The same layout all the time."""
+    return World(_still(scenario), name, [(0.0, decision)]).run()
 
 
 def run_static(scenario: Scenario, counts: Counts) -> Run:
     """The same counts all the time."""
-    name = "static:" + ":".join(map(str, counts))
-    return World(_still(scenario), name, [(0.0, set_counts(scenario, counts))]).run()
+    return run_still(scenario, "static:" + ":".join(map(str, counts)), set_counts(scenario, counts))
 
 
 class Oracle:
@@ -133,6 +161,8 @@ class Oracle:
         begins = (0.0, *self._cuts())
         parts = _parts(self._full) or [self._full.trace.rows]
         options = [candidates(self._full, rows, CANDIDATES) for rows in parts]
+        if not all(options):
+            return msgspec.structs.replace(self.best, name="oracle")
         self._try([(at, tops[0]) for at, tops in zip(begins, options, strict=True)])
         current = [(at, _counts_at(self.schedule, at, self._full.roles)) for at in begins]
         for _ in range(PASSES):
@@ -213,7 +243,12 @@ def _bounds(scenario: Scenario) -> dict[Role, RoleBounds]:
 def _within(scenario: Scenario, counts: Counts) -> bool:
     bounds = _bounds(scenario)
     pairs = ((bounds[role], count) for role, count in zip(scenario.roles, counts, strict=True))
-    return all(count >= max(b.least, 1) and (b.most is None or count <= b.most) for b, count in pairs)
+    if not all(count >= max(b.least, 1) and (b.most is None or count <= b.most) for b, count in pairs):
+        return False
+    if scenario.policy.fits is None:
+        return True
+    placed = set_counts(scenario, counts).by_gpu  # what may not run where has no seat
+    return all(sum(n.get(r, 0) for n in placed.values()) == c for r, c in zip(scenario.roles, counts, strict=True))
 
 
 def _compositions(total: int, parts: int) -> Iterator[Counts]:

@@ -6,7 +6,18 @@ from typing import Final
 import msgspec
 
 from planner.run.decisions import Mode, SetCounts
-from planner.sim.baselines import Oracle, best_for, expected, merit, run_static, schedule_of, set_counts, statics
+from planner.sim.baselines import (
+    Oracle,
+    best_for,
+    expected,
+    merit,
+    planned,
+    run_static,
+    run_still,
+    schedule_of,
+    set_counts,
+    statics,
+)
 from planner.sim.report import Run
 from planner.sim.scenario import Scenario
 from planner.sim.world import Schedule, Tools, World
@@ -49,6 +60,8 @@ def run_policy(scenario: Scenario, name: str, mode: Mode, tools: Tools | None = 
     rows = scenario.trace.rows[:WARM_UP]
     first = best_for(scenario, rows)
     config = msgspec.structs.replace(scenario.policy, mode=mode, workload=expected(rows, scenario.slo_s))
+    if config.fits is not None:
+        config = msgspec.structs.replace(config, seating=first.seating)
     run = World(msgspec.structs.replace(scenario, policy=config), name, [(0.0, first)], tools).run()
     return run, schedule_of(run, first)
 
@@ -73,6 +86,13 @@ def _runs(
         known.append(found)
         yield found[0]
     ratios = statics(scenario) if "static" in names or "oracle" in names else []
+    own = planned(scenario) if "static" in names or "oracle" in names else None
+    if own is not None:
+        on_run(own[0])
+        run = run_still(scenario, *own)
+        known.append((run, [(0.0, own[1])]))
+        if "static" in names:
+            yield run
     asked = [tuple(map(int, name.split(":")[1:])) for name in names if name.startswith("static:")]
     for counts in dict.fromkeys([*ratios, *asked]):
         on_run("static:" + ":".join(map(str, counts)))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from planner.domain import Role
 from planner.run.allocate import trim
 from planner.run.decisions import SetCounts
-from planner.run.fleet import NodeRoom, NodeWish, Seat, SlotPlan, by_worth, lay_out
+from planner.run.fleet import Bundle, NodeRoom, NodeWish, Seat, SlotPlan, by_worth, lay_out
 from planner.run.observe import Lapse, NodeCount, Observation, RoleState, Room
 from planner.sim.machines import SimNode, SimWorker
 from planner.sim.report import Sample
+from planner.sim.scenario import Scenario
 
 if TYPE_CHECKING:
     from planner.sim.world import World
@@ -23,7 +24,9 @@ class Fleet:
         self.workers: dict[str, SimWorker] = {}
         self.nodes: dict[str, SimNode] = {}
         self._wanted, self._shares = dict(first.counts), _shares(first)
-        self._wishes: tuple[NodeWish, ...] = world.scenario.nodes
+        self._bundles = _bundles(world.scenario, first)
+        self._on_gpu: dict[tuple[str, int | None], list[SimWorker]] = {}
+        self.wishes: tuple[NodeWish, ...] = world.scenario.nodes
         self._launch, self._loads = world.stream("launch"), world.stream("load")
         self._spot = world.stream("spot")
         self._ids = 0
@@ -31,7 +34,7 @@ class Fleet:
 
     def begin(self) -> None:
         """What is there at the begin, warm."""
-        for wish in self._wishes:
+        for wish in self.wishes:
             for _ in range(wish.count):
                 self._node_up(self._add(wish))
         self._lay_out(warm=True)
@@ -41,7 +44,7 @@ class Fleet:
     def set_counts(self, decision: SetCounts) -> None:
         """Have these workers: switch, start, end."""
         self._wanted = dict(decision.counts)
-        self._shares = _shares(decision)
+        self._shares, self._bundles = _shares(decision), _bundles(self._world.scenario, decision)
         self._moved_s = self._world.now
         self._lay_out()
 
@@ -55,8 +58,11 @@ class Fleet:
             Seat(_as_wanted(w), w.serves, len(w.tasks) + (w.computing is not None), w.leaving)
             for w in self.workers.values()
         ]
-        wanted = trim(self._wanted, sum(len(room.gpus) for room in rooms))
-        plans = {(p.node, p.slot): p for p in lay_out(wanted, rooms, by_worth(seats), self._shares or None)}
+        wanted = self._wanted
+        if self._bundles is None:
+            wanted = trim(wanted, sum(len(room.gpus) for room in rooms))
+        laid = lay_out(wanted, rooms, by_worth(seats), self._shares or None, self._bundles)
+        plans = {(p.node, p.slot): p for p in laid}
         for worker in list(self.workers.values()):
             plan = plans.pop((worker.plan.node, worker.plan.slot), None)
             if plan is None:
@@ -69,6 +75,7 @@ class Fleet:
         for plan in plans.values():
             worker = SimWorker(f"{plan.node}.{plan.slot}", plan, accelerators[plan.node], plan.role)
             self.workers[worker.id] = worker
+            self._on_gpu.setdefault((plan.node, plan.gpu), []).append(worker)
             if warm:
                 self._ready(worker)
             else:
@@ -147,9 +154,17 @@ class Fleet:
         worker.ready, worker.fresh = True, True
         self._world.ledger.worker_ready(worker.id, worker.role, self._world.scenario.prefetch, self._world.now)
 
-    def _gone(self, worker: SimWorker) -> None:
+    def beside(self, worker: SimWorker) -> list[SimWorker]:
+        """The others on its GPU."""
+        return [one for one in self._on_gpu[worker.plan.node, worker.plan.gpu] if one is not worker]
+
+    def _forget(self, worker: SimWorker) -> None:
         worker.gone = True
         del self.workers[worker.id]
+        self._on_gpu[worker.plan.node, worker.plan.gpu].remove(worker)
+
+    def _gone(self, worker: SimWorker) -> None:
+        self._forget(worker)
         self._world.ledger.worker_lost(worker.id, "ended", ())
         node = self.nodes.get(worker.plan.node)
         if node is not None and node.leaving and not any(w.plan.node == node.id for w in self.workers.values()):
@@ -159,7 +174,7 @@ class Fleet:
 
     def wish(self, wishes: tuple[NodeWish, ...]) -> None:
         """Launch what is missing, drain what is not wished for."""
-        self._wishes = wishes
+        self.wishes = wishes
         wanted = {wish.key: wish for wish in wishes}
         for key in sorted({n.wish.key for n in self.nodes.values()} | set(wanted)):
             mine = [n for n in self.nodes.values() if n.wish.key == key and n.gone_s is None]
@@ -199,8 +214,7 @@ class Fleet:
         if node.gone_s is not None:
             return
         for worker in [w for w in self.workers.values() if w.plan.node == node.id]:
-            worker.gone = True
-            del self.workers[worker.id]
+            self._forget(worker)
             charge = (worker.computing.ref,) if worker.computing is not None else ()
             self._world.ledger.worker_lost(worker.id, "preempted", charge)
         self._release(node)
@@ -269,17 +283,18 @@ class Fleet:
         return tuple(Room(name, up[name], coming[name]) for name in sorted(set(up) | set(coming)))
 
     def _node_counts(self) -> tuple[NodeCount, ...]:
-        wished = {wish.key: wish for wish in self._wishes}
+        wished = {wish.key: wish for wish in self.wishes}
         for node in self.nodes.values():
             if node.gone_s is None:
                 wished.setdefault(node.wish.key, node.wish)
-        counts = {wish.key: wish.count for wish in self._wishes}
+        counts = {wish.key: wish.count for wish in self.wishes}
         found = []
         for key, wish in wished.items():
             mine = [n for n in self.nodes.values() if n.wish.key == key and n.gone_s is None]
             up = sum(n.up and not n.leaving for n in mine)
             leaving = sum(n.leaving for n in mine)
-            found.append(NodeCount(key, wish.offers[0], counts.get(key, 0), up, len(mine) - up - leaving, leaving))
+            coming = len(mine) - up - leaving
+            found.append(NodeCount(key, wish.offers[0], counts.get(key, 0), up, coming, leaving, wish.offers))
         return tuple(found)
 
     def sample(self, in_system: int) -> Sample:
@@ -295,6 +310,13 @@ class Fleet:
 
 def _shares(decision: SetCounts) -> dict[tuple[Role, str], int]:
     return {(role, name): n for name, roles in decision.by_gpu.items() for role, n in roles.items()}
+
+
+def _bundles(scenario: Scenario, decision: SetCounts) -> dict[tuple[Bundle, str], int] | None:
+    """GPUs that hold several roles; None: any may be crowded."""
+    if scenario.policy.fits is None:
+        return None
+    return {(bundle, name): n for name, bundles in decision.bundles.items() for bundle, n in bundles.items()}
 
 
 def _as_wanted(worker: SimWorker) -> SlotPlan:

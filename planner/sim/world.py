@@ -15,6 +15,7 @@ from planner.run import effects as fx
 from planner.run.book import Limits, Request
 from planner.run.config import PolicyConfig, Predict
 from planner.run.decisions import Decision, SetCounts, Solve, WishNodes
+from planner.run.fleet import NodeWish
 from planner.run.ledger import Ledger
 from planner.run.observe import Observer, Planned
 from planner.run.policy import Policy
@@ -28,7 +29,8 @@ LEDGER_S: Final = 1.0
 SAMPLES: Final = 600  # of a timeline, about
 SOLVE_S: Final = 5.0  # virtual seconds until the planner has answered
 
-Solver = Callable[[Solve], Planned]
+Solver = Callable[[Solve, Sequence[NodeWish]], Planned]
+"""(question, nodes wished for at the moment) → answer"""
 Schedule = Sequence[tuple[float, SetCounts]]
 
 
@@ -188,7 +190,10 @@ class World:
     def _advance(self, worker: SimWorker) -> None:
         """One computation and one fetch at a time, oldest first; one after the other when synchronous."""
         busy = worker.computing is not None
-        if not busy and not (self.scenario.synchronous and worker.fetching):
+        taken = any(
+            other.computing is not None for other in self.fleet.beside(worker)
+        )  # one computes on a GPU at a time
+        if not busy and not taken and not (self.scenario.synchronous and worker.fetching):
             task = next((task for task in worker.tasks if task.state == READY), None)
             if task is not None:
                 worker.tasks.remove(task)
@@ -228,6 +233,8 @@ class World:
         self.observer.completed(worker.role, worker.accelerator, shape, seconds, first=worker.fresh)
         worker.fresh = False
         self.ledger.done(worker.id, task.ref, task.ref.key, seconds)
+        for other in self.fleet.beside(worker):  # in turn
+            self._advance(other)
         self._advance(worker)
         self.fleet.drained(worker)
 
@@ -257,7 +264,7 @@ class World:
                 self.actions.append(Action(self.now, "nodes", why.code, why.text))
                 self.fleet.wish(wishes)
             case Solve() if self._solver is not None:
-                self.after(SOLVE_S, self.observer.planned, self._solver(decision))
+                self.after(SOLVE_S, self.observer.planned, self._solver(decision, self.fleet.wishes))
             case _:
                 pass
 

@@ -150,6 +150,26 @@ def lose_node(world: World) -> None:
         node.lose()
 
 
+def lose_spot_node(world: World) -> None:
+    """With notice, or with one that is lost on the way or comes too late."""
+    if not world.nodes:
+        return
+    node = world.clockwork.rng.choice(list(world.nodes.values()))
+    seconds = world.clockwork.rng.choice((0.5, 3.0, 12.0))
+    world.say(f"node {node.id} will be taken away in {seconds:g} s")
+    node.notice()
+
+    def lose() -> None:
+        if node.alive:
+            if all(_bearable(world, proc) for proc in node.procs.values()):
+                world.say(f"node {node.id} is taken away")
+                node.lose()
+            else:
+                world.until(1.0, lose)
+
+    world.until(seconds, lose)
+
+
 def replay(world: World) -> None:
     rng = world.clockwork.rng
     world.replayed = True
@@ -262,6 +282,7 @@ FAULTS: list[tuple[Fault, int]] = [
     (delay_frames, 2),
     (cut, 3),
     (lose_node, 1),
+    (lose_spot_node, 2),
     (replay, 2),
     (slow_stage, 1),
     (cancel_some, 2),

@@ -1,11 +1,14 @@
 """What the loop makes of whole traces: the promises that docs/control-loop.md states."""
 
 import itertools
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 
 from planner.domain import Role, Shape
+from planner.run.decisions import Solve
+from planner.run.fleet import NodeWish
 from planner.run.observe import Planned
 from planner.sim import traces
 from planner.sim.baselines import best_for, statics
@@ -92,8 +95,9 @@ def test_a_solver_that_fails_leaves_the_fleet_as_it_is() -> None:
     made = msgspec.structs.replace(made, policy=msgspec.structs.replace(made.policy, elastic=True))
     asked: list[int] = []
 
-    def solver(question: object) -> Planned:
-        asked.append(question.id)  # type: ignore[attr-defined]
+    def solver(question: Solve, wished: Sequence[NodeWish]) -> Planned:
+        assert wished
+        asked.append(question.id)
         return Planned(asked[-1], error="no solver here")
 
     found, _ = run_policy(made, "dynamic", "hybrid", Tools(solver))

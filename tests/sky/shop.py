@@ -150,10 +150,11 @@ class Shop:
             httpx.Client(base_url=url, timeout=120.0, headers={"Authorization": f"Bearer {token}"}) as client,
             ThreadPoolExecutor(8) as pool,
         ):
-            return dict(zip(numbers, pool.map(lambda seed: _picture(client, seed, run), numbers), strict=True))
+            return dict(zip(numbers, pool.map(lambda seed: picture(client, seed, run), numbers), strict=True))
 
 
-def _picture(client: httpx.Client, seed: int, run: str) -> bytes:
+def picture(client: httpx.Client, seed: int, run: str) -> bytes:
+    """Ask until there is one; asking again is the same request."""
     body = {"prompt": PROMPTS[seed % len(PROMPTS)], "size": "32x32", "seed": seed, "response_format": "url"}
     for _ in range(600):
         try:

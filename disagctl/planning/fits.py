@@ -1,0 +1,73 @@
+"""Which stages may run on which type of GPU, and how fast: for the control loop, from what the planner was asked."""
+
+from collections import defaultdict
+
+from msgspec.structs import replace
+
+from disagctl.planning.renter import precisions_of
+from planner.domain import Role, Shape
+from planner.facts import Book
+from planner.facts.perf import LEAST_LOAD_S, LOAD_GIB_PER_S
+from planner.plan import PlanRequest
+from planner.plan.options import Option, enumerate_options
+from planner.run.fleet import Bundle
+from planner.run.seating import Fits, Seating
+
+
+class Known:
+    """Of a service on rented machines. ``request``: with each stage's precision settled (:func:`renter.as_planned`)."""
+
+    def __init__(self, request: PlanRequest) -> None:
+        self._book = Book(request.profiles, request.facts, request.gpus)
+        self._precisions = precisions_of(request)
+        self.fits: Fits = fits_of(request, self._book)
+
+    def seconds(self, role: Role, accelerator: str, shape: Shape) -> float | None:
+        """Of one request; None: nothing is known."""
+        precision = self._precisions.get(role, "")
+        found = self._book.predict(role.model, role.stage, accelerator, shape, 1, precision)
+        return found.seconds if found is not None else None
+
+    def load_s(self, role: Role, accelerator: str, shape: Shape) -> float:
+        """Measured, or derived from the weights; ten seconds at least where it is derived."""
+        precision = self._precisions.get(role, "")
+        found = self._book.predict(role.model, role.stage, accelerator, shape, 1, precision)
+        if found is None or (found.load_s is None and found.weights_gib is None):
+            return LEAST_LOAD_S
+        derived = max((found.weights_gib or 0.0) / LOAD_GIB_PER_S, LEAST_LOAD_S)
+        return found.load_s if found.load_s is not None else derived
+
+
+def fits_of(request: PlanRequest, book: Book) -> dict[str, frozenset[Bundle]]:
+    """What a GPU of each type may hold: memory, timings and the spec's resources allow it for every shape of the workload, on
+    every offer of the type."""
+    alone = replace(request, max_gpus_per_replica=1, singles=True)
+    universe = enumerate_options(alone, book)
+    found: dict[str, set[Bundle]] = defaultdict(set)
+    for option in universe.options:
+        whole = set(option.served) >= set(universe.classes_of[option.model])
+        if whole and option.gpus == 1 and _everywhere(option, request):
+            found[option.gpu].add(tuple(Role(option.model, stage) for stage in option.stages))
+    return {name: frozenset(bundles) for name, bundles in found.items()}
+
+
+def _everywhere(option: Option, request: PlanRequest) -> bool:
+    """Whether any offer of the GPU will do: workers change places among the machines of a type."""
+    return all(
+        option.spot in {None, offer.spot} and (option.kinds is None or offer.kind in option.kinds)
+        for offer in request.offers
+        if offer.accelerator == option.gpu
+    )
+
+
+def outside(fits: Fits, seating: Seating) -> str:
+    """The first seat of a plan that ``fits`` does not have, in words; "" when there is none."""
+    for name, roles in seating.alone.items():
+        for role, count in roles.items():
+            if count and (role,) not in fits.get(name, ()):
+                return f"{role} on {name}"
+    for name, bundles in seating.shared.items():
+        for bundle, count in bundles.items():
+            if count and not any(set(bundle) <= set(one) for one in fits.get(name, ())):
+                return f"{'+'.join(role.stage for role in bundle)} on {name}"
+    return ""

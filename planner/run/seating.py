@@ -1,0 +1,45 @@
+"""What may run on a type of GPU, and what each of the GPUs there are is for. Plain data."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from planner.domain import Role
+from planner.run.fleet import Bundle
+
+Fits = Mapping[str, frozenset[Bundle]]
+"""accelerator → what one of its GPUs may hold: a role alone is a bundle of one. Whatever is not named may not run there."""
+
+
+class Seating(msgspec.Struct, frozen=True):
+    """What the GPUs of each type are for. ``alone``: accelerator → role → GPUs that hold one worker of it; ``shared``:
+    accelerator → bundle → GPUs that hold a worker of each of its roles."""
+
+    alone: Mapping[str, Mapping[Role, int]] = {}
+    shared: Mapping[str, Mapping[Bundle, int]] = {}
+
+    @property
+    def workers(self) -> dict[str, dict[Role, int]]:
+        """All workers: accelerator → role → how many."""
+        found = {name: dict(roles) for name, roles in self.alone.items()}
+        for name, bundles in self.shared.items():
+            mine = found.setdefault(name, {})
+            for bundle, count in bundles.items():
+                for role in bundle:
+                    mine[role] = mine.get(role, 0) + count
+        return found
+
+    @property
+    def counts(self) -> dict[Role, int]:
+        """Workers by role, wherever they are."""
+        total: dict[Role, int] = {}
+        for roles in self.workers.values():
+            for role, count in roles.items():
+                total[role] = total.get(role, 0) + count
+        return total
+
+    @property
+    def gpus(self) -> dict[str, int]:
+        """GPUs in use, by type."""
+        names = dict.fromkeys([*self.alone, *self.shared])
+        return {n: sum(self.alone.get(n, {}).values()) + sum(self.shared.get(n, {}).values()) for n in names}
