@@ -355,10 +355,10 @@ class Engine:
 
     def _takes_tasks(self, worker: WorkerState, role: Role, now: float, *, preemptible: bool) -> None:
         gpu, source = self.roster.accelerator(worker.node), self.sources.get(role)
-        gpus = 1 if source is None else source.ranks
         self.ledger.worker_ready(
-            worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu, gpus=gpus
-        )
+            worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu,
+            gpus=1 if source is None else source.ranks,
+        )  # fmt: skip
 
     def _tell_reach(self) -> None:
         """Which routes their offers need: each worker for which that has changed."""

@@ -22,6 +22,7 @@ from stages.batch import Member, run_together, split
 from stages.cache import OutputCache, key_of
 from stages.closet import Closet
 from stages.core import WorkerCore
+from stages.fetching import try_fetch
 from stages.instructions import Instruction, Load
 from stages.models.base import Batching, BatchJob, File, Job, ModelError, RequestError, Spreadable, StageModel
 from stages.models.registry import choose
@@ -39,7 +40,6 @@ Post = Callable[[Completion], None]
 
 FETCH_DEADLINE_S: Final = 30.0  # and a second for every SLOWEST_BYTES_PER_S; one that stalls ends sooner
 SLOWEST_BYTES_PER_S: Final = 1 << 17
-FETCH_TRIES: Final = 3  # before the stage that made the input has to compute it again
 STEP_NEWS_S: Final = 0.05  # progress is told at most this often
 
 
@@ -213,7 +213,7 @@ class Pipeline:
         assert task.input is not None  # the core fetches only what has a remote input  # noqa: S101
         end = begin + FETCH_DEADLINE_S + task.input.nbytes / SLOWEST_BYTES_PER_S
         try:
-            parcel = self._try_fetch(task.ref, task.input, fetcher, end)
+            parcel = try_fetch(task.ref, task.input, fetcher, end)
         except FetchError as err:
             text, unreachable = str(err), err.unreachable
             log.warning("input of %s/%s: %s", task.ref.request, task.ref.stage, text)
@@ -222,17 +222,6 @@ class Pipeline:
         self._inputs[task.ref.key] = parcel
         took, via = time.monotonic() - begin, fetcher.via
         self._post(lambda core: core.fetched(task.ref, took, via))
-
-    def _try_fetch(self, ref: TaskRef, offer: Offer, fetcher: Fetcher, end: float) -> Parcel:
-        """Bytes that were lost or damaged on the way are asked for again; what is gone is not."""
-        for left in reversed(range(FETCH_TRIES)):
-            try:
-                return fetcher.fetch(offer, end - time.monotonic())
-            except FetchError as err:
-                if err.gone or err.unreachable or left == 0 or time.monotonic() >= end:
-                    raise
-                log.info("input of %s/%s, again: %s", ref.request, ref.stage, err)
-        raise AssertionError  # the last try returns or raises
 
     def _compute_all(self, tasks: tuple[Task, ...]) -> None:
         """In batches, as far as the model can; what cannot be, one by one."""

@@ -216,13 +216,10 @@ class Via(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set.
-
-    ``seconds``: of computing it; of a batch the share of each member.
-    """
+    """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set."""
 
     ref: TaskRef
-    seconds: float
+    seconds: float  # of computing it; of a batch, each member's share
     offer: Offer | None = None
     artifact: Artifact | None = None
     fetch_s: float = 0.0  # time the input took to arrive

@@ -115,7 +115,7 @@ class StageWish(_Section):
     """What one stage runs on, how many workers it may have, and how they hold its weights.
 
     ``precision``: of several the plan chooses, and without a plan the first is taken; ``auto``: the model's ``dtype``.
-    ``offload``: the weights stay in the host's memory. ``gpus_per_replica``: each request is spread over so many GPUs of a node.
+    ``offload``: the weights stay in the host's memory. ``gpus_per_replica``: GPUs of a node that compute a request.
     """
 
     resources: Resources = field(default_factory=Resources)

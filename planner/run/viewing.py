@@ -111,11 +111,12 @@ class Viewing(Pauses):
         if not leases:
             return None
         jobs = tuple(self._job(self.requests[lease.ref.request]) for lease in leases)
+        degree = leases[0].degree or worker.gpus
         return Running(
             worker.id,
             jobs,
             max(lease.touched_s for lease in leases),
-            leases[0].degree or worker.gpus,
+            degree,
             pausing=any(lease.pausing for lease in leases),
         )
 

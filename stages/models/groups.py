@@ -1,13 +1,12 @@
 """A group of processes that share a denoiser's attention: diffusers' context parallelism (Ulysses), set up and undone.
 
 Each process holds all weights and a slice of the sequence; attention heads are exchanged by all-to-all (DeepSpeed-Ulysses,
-https://arxiv.org/abs/2309.14509), the output is gathered, and the scheduler's step is computed by all, so that all have the same
-latents after it. NCCL on CUDA, gloo on the CPU. The processes of a group are on one host and meet over a file in a
+https://arxiv.org/abs/2309.14509), the output is gathered, and the scheduler's step is computed by all, so that all have
+the same latents after it. NCCL on CUDA, gloo on the CPU. The processes of a group are on one host and meet over a file in a
 private folder; no object is ever pickled: only tensors go through the group.
 """
 
 import datetime
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,12 +28,6 @@ def spreadable(pipeline: Any) -> list[Any]:
         msg = "diffusers cannot split this model's denoiser over several GPUs: leave gpus_per_replica at 1"
         raise ModelError(msg)
     return found
-
-
-def stay_on_this_host() -> None:
-    """Before the first group: its sockets are on the loopback interface only."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
 
 
 def join(
@@ -62,8 +55,7 @@ def leave(pipeline: Any) -> None:
         if getattr(part, "_parallel_config", None) is not None:
             remove_context_parallel(part, part._cp_plan)
             part._parallel_config = None
-            for module in part.modules():
-                processor = getattr(module, "processor", None)
-                if getattr(processor, "_parallel_config", None) is not None:
+            for processor in (getattr(module, "processor", None) for module in part.modules()):
+                if processor is not None and hasattr(processor, "_parallel_config"):
                     processor._parallel_config = None
     dist.destroy_process_group()

@@ -23,11 +23,11 @@ class Rank:
     """Carries out orders, one after another."""
 
     def __init__(self, load: Load) -> None:
-        groups.stay_on_this_host()
         self._load = load
         source = msgspec.structs.replace(load.source, ranks=1)
-        self.model: Any = choose(source).load(source, load.stage, load.device)
-        groups.spreadable(self.model.pipeline)
+        model: Any = choose(source).load(source, load.stage, load.device)
+        self.model = model
+        groups.spreadable(model.pipeline)
         self._job: Any = None
 
     def obey(self, order: Begin | StepOn | Leave) -> bool:

@@ -19,9 +19,10 @@ import torch
 
 from stages.models import groups
 from stages.models.base import File, Job, ModelError
-from stages.models.rank_wire import Begin, Broken, Leave, Load, Ready, StepOn, answers, read, write
+from stages.models.rank_wire import Begin, Leave, Load, Ready, StepOn, answers, read, write
 from stages.parcel import Parcel
 from stages.protocol import ModelSource
+from stages.settings import groups_on_this_host, rank_environment
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,12 @@ class Ranks:
     def order(self, orders: list[Any]) -> Callable[[], None]:
         """Give orders; the answers are waited for by what is returned."""
         self.say(orders, answered=False)
-        return lambda: [self._answer(process) for process, _ in zip(self.processes, orders, strict=False)] and None
+
+        def wait() -> None:
+            for process, _ in zip(self.processes, orders, strict=False):
+                self._answer(process)
+
+        return wait
 
     def close(self) -> None:
         """End them."""
@@ -76,19 +82,19 @@ class Ranks:
         self._folder.cleanup()
 
     def _start(self, rank: int, device: torch.device) -> "subprocess.Popen[bytes]":
-        env = dict(os.environ)
-        if device.type == "cuda":  # each sees its own GPU of those that the agent shows to us
-            env["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"].split(",")[rank]
-        return subprocess.Popen(
-            [sys.executable, "-m", "stages.models.rank"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
-        )
+        env = rank_environment(rank) if device.type == "cuda" else rank_environment(None)
+        if env is None:
+            msg = f"this worker is to compute on {rank + 1} GPUs and was shown fewer"
+            raise ModelError(msg)
+        command = [sys.executable, "-m", "stages.models.rank"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
 
     def _say(self, process: "subprocess.Popen[bytes]", order: Any) -> None:
         assert process.stdin is not None  # noqa: S101  # it is a pipe
         try:
             write(process.stdin, order)
         except OSError as err:
-            self._failed(f"it takes no orders: {err}")
+            raise self._failed(f"it takes no orders: {err}") from err
 
     def _answer(self, process: "subprocess.Popen[bytes]") -> Ready:
         """The rank's own operations have time-outs, so it answers or ends."""
@@ -96,16 +102,15 @@ class Ranks:
         try:
             answer = read(process.stdout, answers)
         except EOFError as err:
-            self._failed(str(err))
-        if isinstance(answer, Broken):
-            self._failed(answer.message)
-        return answer if isinstance(answer, Ready) else Ready()
+            raise self._failed(str(err)) from err
+        if not isinstance(answer, Ready):
+            raise self._failed(answer.message)
+        return answer
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str) -> RuntimeError:
         if not self._closing:
             self._lost(why)
-        msg = f"a rank is lost: {why}"
-        raise RuntimeError(msg)
+        return RuntimeError(f"a rank is lost: {why}")
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> None:
         code = process.wait()
@@ -124,7 +129,7 @@ class SpreadStage:
     ) -> None:  # fmt: skip
         self.count, self.inner, self.device = source.ranks, inner, device
         groups.spreadable(inner.pipeline)
-        groups.stay_on_this_host()
+        groups_on_this_host()
         self.ranks = Ranks(self.count, source, stage, device, lost, timeout_s)
         self.peak_bytes = max(inner.peak_bytes, self.ranks.peak_bytes)
         self._holder: tuple[SpreadJob, int] | None = None  # whose state the ranks have, and how many of them

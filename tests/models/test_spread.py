@@ -58,7 +58,8 @@ def test_two_ranks_equal_one_and_the_degree_changes_between_steps(family: str, t
 
 
 def test_a_rank_that_dies_is_noticed(tiny_model: Tiny) -> None:
-    folder, lost = tiny_model("wan"), []
+    folder = tiny_model("wan")
+    lost: list[str] = []
     params = request_for(folder)
     arrived = run_until(folder, "denoise", params)
     alone = load(folder, 1)
