@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from disagctl.engine_ports import Desk, Sender
+from disagctl.engine_ports import Desk, Sender, task_of
 from disagctl.evacuation import evacuate
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
 from disagctl.routes import Routes
@@ -484,13 +484,9 @@ class Engine:
     def _perform(self, effect: fx.Effect) -> None:
         match effect:
             case fx.Assign():
-                task = wire.Task(
-                    effect.ref, effect.model, effect.attempt, effect.payload, effect.input,
-                    effect.resumed_at, effect.spent_s, effect.batch, effect.degree,
-                )  # fmt: skip
                 if (request := self.ledger.requests.get(effect.ref.request)) is not None:
                     self.watcher.assigned(request, request.role)
-                self.sender.send(effect.worker, wire.Assign(task))
+                self.sender.send(effect.worker, wire.Assign(task_of(effect)))
             case fx.CancelTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Cancel(ref))
             case fx.SpreadTask(worker=worker, ref=ref, degree=degree):

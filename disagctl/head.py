@@ -418,7 +418,7 @@ def ledger_limits(spec: Spec) -> Limits:
 
 def model_infos(spec: Spec, created_at: float) -> list[ModelInfo]:
     """The spec's models with what is known of them without weights."""
-    return [ModelInfo(m.name, m.id, card_of(spec.source(m)), created_at) for m in spec.models]
+    return [ModelInfo(m.name, m.id, card_of(spec.source(m)), created_at, m.priority) for m in spec.models]
 
 
 def sources_of(spec: Spec, models: list[ModelInfo]) -> dict[Role, ModelSource]:

@@ -23,6 +23,7 @@ def ranks(running: Service) -> list[psutil.Process]:
     return [child for worker in workers for child in worker.children() if "stages.models.rank" in child.cmdline()]
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.families
 def test_two_processes_make_the_picture_of_one_and_a_dead_one_is_replaced(
     tmp_path: Path, tiny_model: Callable[[str], Path]

@@ -33,6 +33,7 @@ def latents(result: Any) -> np.ndarray:
     return unpack_values(result)["values"]["latents"].numpy()
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("family", ["wan", pytest.param("flux", marks=pytest.mark.families)])
 def test_two_ranks_equal_one_and_the_degree_changes_between_steps(family: str, tiny_model: Tiny) -> None:
     folder = tiny_model(family)
@@ -57,6 +58,7 @@ def test_two_ranks_equal_one_and_the_degree_changes_between_steps(family: str, t
         model.unload()
 
 
+@pytest.mark.timeout(600)
 def test_a_rank_that_dies_is_noticed(tiny_model: Tiny) -> None:
     folder = tiny_model("wan")
     lost: list[str] = []

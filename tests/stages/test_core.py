@@ -30,6 +30,18 @@ def test_what_is_small_is_published_by_the_computing_thread() -> None:
     assert core.published(ref("a"), None, ARTIFACT, 3.0) == [do.Send(wire.Done(ref("a"), 3.0, None, ARTIFACT))]
 
 
+def test_a_light_task_is_computed_at_once_and_its_start_is_not_told() -> None:
+    core = ready(light=True)
+    assert kinds(core.message(assign("a", inline=True))) == ["Compute a"]
+    assert kinds(core.message(assign("b", inline=True))) == ["Compute b"]
+    assert core.published(ref("a"), None, ARTIFACT, 1e-5) == [do.Send(wire.Done(ref("a"), 1e-5, None, ARTIFACT))]
+    assert core.message(wire.Cancel(ref("b"))) == [do.Stop(ref("b"))]
+    assert core.published(ref("b"), None, ARTIFACT, 1e-5) == [do.Forget(ref("b").key)]
+    assert hello(core) == ({}, ["a"])
+    assert kinds(core.message(assign("c"))) == ["Fetch c"]
+    assert kinds(core.fetched(ref("c"), 0.0)) == ["Send Started", "Compute c"]
+
+
 def test_the_same_assignment_twice_is_one_task() -> None:
     core = ready()
     core.message(assign("a"))

@@ -1,7 +1,9 @@
 """The GPUs of a View as a policy takes them: which are idle, which go together, and taking them one after another."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
+from planner.domain import Role
 from planner.run.orders import Instance, Job, Running, View
 
 
@@ -29,6 +31,20 @@ class Floor:
     def instance(self, worker: str) -> Instance | None:
         """By its name."""
         return self._instances.get(worker)
+
+    def roles(self, worker: str) -> frozenset[Role]:
+        """What resides at a worker."""
+        at = self._instances.get(worker)
+        return at.residents if at is not None else frozenset()
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all have the same weights."""
+        return len({one.residents for one in self._instances.values()}) == 1
+
+    def everywhere(self, role: Role) -> bool:
+        """Whether every GPU has the role's weights."""
+        return all(role in one.residents for one in self._instances.values())
 
     def size(self, task: Running) -> int:
         """GPUs that a task holds: those of its instance, or its own and its peers'."""
@@ -75,20 +91,26 @@ class Floor:
             del self._idle[worker]
         return taken
 
-    def grow(self, task: Running, gpus: int) -> tuple[str, ...]:
-        """The task's peers, were it to have up to so many GPUs of its node; its present ones when no more are idle."""
-        at, have = self._instances[task.worker], self.size(task)
+    def reserve(self, wanted: AbstractSet[Role]) -> None:
+        """Take out the idle ones that have any of these roles: they are kept for somebody."""
+        self._idle = {name: one for name, one in self._idle.items() if not one.residents & wanted}
+
+    def grow(self, task: Running, gpus: int, wanted: AbstractSet[Role]) -> tuple[str, ...]:
+        """The task's peers, were it to have up to so many GPUs of its node; its present ones when no more are idle.
+
+        GPUs with a role that others still want (``wanted``) are left to them.
+        """
+        node, have = self._instances[task.worker].node, self.size(task)
         near = [
             one.worker
             for one in self._idle.values()
-            if one.joins and one.node == at.node and task.role in one.residents
+            if one.joins and one.node == node and task.role in one.residents and not one.residents & wanted
         ]
-        wanted = gpus
-        while wanted > have and wanted - have > len(near):
-            wanted //= 2
-        if wanted <= have:
+        while gpus > have and gpus - have > len(near):
+            gpus //= 2
+        if gpus <= have:
             return task.peers
-        more = near[: wanted - have]
+        more = near[: gpus - have]
         for worker in more:
             del self._idle[worker]
         return (*task.peers, *more)
