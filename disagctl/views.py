@@ -93,7 +93,8 @@ class NodeView(msgspec.Struct):
 
 
 class TroubleView(msgspec.Struct):
-    """Machines that could not be had. kind: no_capacity | impossible | credentials | quota | over_budget | error.
+    """Machines that could not be had. kind: no_capacity | impossible | credentials | quota | over_budget | awaiting_release |
+    error; awaiting_release: the budget has room once another machine is gone.
 
     ``tried``: every place that was asked, with its answer.
     """

@@ -72,6 +72,7 @@ class Worker(msgspec.Struct):
     seen_s: float
     draining: bool = False
     accelerator: str = ""
+    gpus: int = 1  # that it can spread a task over
     preemptible: bool = False  # its tasks can be paused between two steps
     leases: dict[str, int] = msgspec.field(default_factory=dict)
     outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id
