@@ -96,3 +96,16 @@ def test_the_knapsack_is_exact(rows: list[list[tuple[int, float]]], capacity: in
         return max(one.value + best(index + 1, left - one.size) for one in groups[index] if one.size <= left)
 
     assert sum(one.value for one in picked) == pytest.approx(best(0, capacity), abs=1e-6)
+
+
+def test_workers_of_one_stage_are_chosen_for_by_themselves() -> None:
+    from planner.domain import Role
+    from planner.run.orders import Instance, Running
+
+    encode, denoise = frozenset({Role("image", "encode")}), frozenset({Role("image", "denoise")})
+    idle = Instance("e", "n0", "H100", encode, 1, (1,), True, 79.0)
+    busy = Instance("d", "n0", "H100", denoise, 0, (1,), True, 79.0)
+    long = job("long", "image", 0, due_s=1000.0)
+    view = View((job("urgent", "image", 1, due_s=NOW + 3.0),), (Running("d", (long,), NOW),), (idle, busy))
+    orders = make(DispatchConfig("genserve"), laws()).decide(view, NOW)
+    assert [order.request for order in orders if isinstance(order, Pause)] == ["long"]

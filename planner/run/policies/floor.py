@@ -1,10 +1,19 @@
 """The GPUs of a View as a policy takes them: which are idle, which go together, and taking them one after another."""
 
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+
+import msgspec
 
 from planner.domain import Role
 from planner.run.orders import Instance, Job, Running, View
+
+
+class Part(msgspec.Struct, frozen=True):
+    """GPUs among which work can be moved about. ``gpus``: those that can be used."""
+
+    workers: set[str]
+    roles: set[Role]
+    gpus: int
 
 
 class Floor:
@@ -56,9 +65,17 @@ class Floor:
         at = self._instances.get(task.worker)
         return at is not None and at.joins
 
-    def held_back(self, coming: Mapping[str, int]) -> int:
-        """GPUs of tasks that are about to change, as they will be then."""
-        return sum(coming.get(task.jobs[0].request, self.size(task)) for task in self._tasks if task.pausing)
+    def parts(self) -> list[Part]:
+        """GPUs that share roles, directly or by way of others, and what they can do together."""
+        parts: list[Part] = []
+        for worker, at in self._instances.items():
+            gpus = 0 if at.draining or at.loading is not None else max(at.degrees)
+            joined = Part({worker}, set(at.residents), gpus)
+            for other in [part for part in parts if part.roles & at.residents]:
+                parts.remove(other)
+                joined = Part(joined.workers | other.workers, joined.roles | other.roles, joined.gpus + other.gpus)
+            parts.append(joined)
+        return parts
 
     def able(self, job: Job) -> list[Instance]:
         """Idle ones with the job's weights, best first: where its input is, then those that can do little else."""

@@ -37,17 +37,36 @@ class Joint:
     def settle(
         self, view: View, floor: Floor, waiting: Sequence[list[Job]], worth: Worth, again_s: float
     ) -> list[Order]:
-        """The best choice as orders. ``waiting``: jobs by batch key; ``again_s``: when to ask again if GPUs are yet to come."""
+        """The best choice as orders. ``waiting``: jobs by batch key; ``again_s``: when to ask again if GPUs are yet to come.
+
+        GPUs that share no role with others are chosen for by themselves: one stage's workers take nothing from another's.
+        """
         changing = (task.jobs[0].request for task in view.running if task.pausing)
         self._coming = {name: self._coming.get(name, 0) for name in changing}
-        running = [Choice(self._kept(task, floor, worth), task) for task in view.running if not task.pausing]
+        orders: list[Order] = []
+        for part in floor.parts():
+            tasks = [task for task in view.running if task.worker in part.workers]
+            groups = [jobs for jobs in waiting if jobs[0].role in part.roles]
+            orders += self._part(tasks, groups, floor, part.gpus, worth, again_s)
+        return orders
+
+    def _part(
+        self,
+        tasks: Sequence[Running],
+        waiting: Sequence[list[Job]],
+        floor: Floor,
+        gpus: int,
+        worth: Worth,
+        again_s: float,
+    ) -> list[Order]:
+        running = [Choice(self._kept(task, floor, worth), task) for task in tasks if not task.pausing]
         choices = [
             self._alone(jobs[0], floor, worth) if len(jobs) == 1 else self._together(jobs, floor, worth)
             for jobs in waiting
         ]
         fixed = sum(min(one.size for one in choice.options) for choice in running)
-        capacity = max(floor.gpus - floor.held_back(self._coming) - fixed, 0)
-        return self._orders(running, choices, floor, capacity, again_s)
+        held_back = sum(self._coming.get(task.jobs[0].request, floor.size(task)) for task in tasks if task.pausing)
+        return self._orders(running, choices, floor, max(gpus - held_back - fixed, 0), again_s)
 
     # --- options ----------------------------------------------------------------------------------------------
 
