@@ -36,5 +36,8 @@ def rounded(value: float) -> float:
 def ratio(
     name: str, ours: float, peers: float, bar: float, better: Literal["higher", "lower"], peer: str, unit: str = "x"
 ) -> Figure:
-    """Ours over the peer's, both of one run."""
+    """Ours over the peer's, both of one run. Raises RuntimeError when the peer finished nothing in the time it had."""
+    if not peers:
+        msg = f"{name}: the peer finished nothing; the machine is too busy, or --seconds too few"
+        raise RuntimeError(msg)
     return Figure(name, rounded(ours / peers), unit, bar, better, peer, rounded(peers))

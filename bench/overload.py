@@ -29,7 +29,7 @@ FAST_S: Final = 0.01
 SLOW_S: Final = 20 * FAST_S
 OFFERED_PER_S: Final = 100.0
 SAMPLE_S: Final = 0.5
-WARM_S: Final = 10.0
+WARM_S: Final = 15.0
 TOO_MANY: Final = 429
 SPEC: Final = f"""
 name: bench

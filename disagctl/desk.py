@@ -5,6 +5,7 @@ a result is in the store before the ledger lets its workers forget it.
 """
 
 import asyncio
+import hashlib
 import logging
 import secrets
 from collections import Counter, deque
@@ -27,6 +28,7 @@ from planner.domain import TaskRef
 from planner.run import effects as fx
 from planner.run.book import Request
 from planner.run.ledger import Ledger
+from stages.models.base import OWN_FIELDS
 from stages.protocol import Artifact, Offer
 
 log = logging.getLogger(__name__)
@@ -248,9 +250,17 @@ class FrontDesk:
         shape = shape_of(row.params, info.card)
         return Request(
             row.id, row.model, info.card.stages, payload, 0, now,
-            input=offer, shape=shape, priority=row.priority, deadline_s=deadline_s,
+            alike=self._alike(row), input=offer, shape=shape, priority=row.priority, deadline_s=deadline_s,
             due_s=self._engine.watcher.due_s(row.model, shape, now - age_s),
         )  # fmt: skip
+
+    def _alike(self, row: ItemRow) -> str:
+        """What requests that may share a batch have in common; "" where there are no batches."""
+        if self._ledger.limits.batch == 1:
+            return ""
+        fields: dict[str, Any] = msgspec.json.decode(row.params)
+        common = sorted((name, repr(value)) for name, value in fields.items() if name not in OWN_FIELDS)
+        return hashlib.blake2b(repr((row.model, common)).encode(), digest_size=8).hexdigest()
 
     async def _earlier(self, new_id: str, job: NewJob, job_id: str, fingerprint: str) -> JobView:
         if job.upload is not None:

@@ -9,7 +9,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from disagctl.engine_ports import Desk, Sender
+from disagctl.engine_ports import Desk, Sender, task_of
+from disagctl.evacuation import evacuate
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
 from disagctl.routes import Routes
 from disagctl.watcher import Watcher
@@ -49,6 +50,8 @@ class Engine:
         self.durations: defaultdict[Role, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         self.routes = Routes(roster)
         self.remembered: dict[Role, list[int]] = {}  # tasks whose result was computed, and remembered
+        self.batches: dict[Role, deque[int]] = {}  # tasks that were computed at once with each of the last results
+        self.alarm: Callable[[float], None] = lambda _at_s: None  # act again then, should nothing happen before
         self._holding: dict[str, dict[TaskRef, wire.HeldOutput]] = {}  # told before the Hello that they belong to
         self._awake_s: float | None = None
         self._wishes_due = False
@@ -83,6 +86,8 @@ class Engine:
                 self._agent(peer, message, now)
             elif isinstance(message, wire.Reached):
                 self.roster.reached(peer, message)
+            elif isinstance(message, wire.Notice):
+                evacuate(self, peer, message.why)
             else:
                 self._worker(peer, message, now)
 
@@ -98,6 +103,8 @@ class Engine:
                 released[effect.worker].append(effect.key)
             else:
                 self._perform(effect)
+        if self.ledger.look_again_s is not None:
+            self.alarm(self.ledger.look_again_s)
         for worker, keys in released.items():
             self.sender.send(worker, wire.Release(tuple(keys)))
         if self._wishes_of and not self.ledger.holding:
@@ -257,7 +264,7 @@ class Engine:
             self._wishes_of[known.node] = None  # its agent would start it anew
         elif not doomed:
             self.desk.event("worker_lost", f"{vitals.worker}: {why}")
-        charge = None if vitals.exit_code is None else () if vitals.computing is None else (vitals.computing,)
+        charge = None if vitals.exit_code is None else vitals.computing
         self.ledger.worker_lost(vitals.worker, why, charge)
 
     # --- workers ----------------------------------------------------------------------------------------------
@@ -347,8 +354,11 @@ class Engine:
             self.ledger.worker_lost(worker.id, "it lost its role", ())
 
     def _takes_tasks(self, worker: WorkerState, role: Role, now: float, *, preemptible: bool) -> None:
-        gpu = self.roster.accelerator(worker.node)
-        self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu)
+        gpu, source = self.roster.accelerator(worker.node), self.sources.get(role)
+        self.ledger.worker_ready(
+            worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu,
+            gpus=1 if source is None else source.ranks,
+        )  # fmt: skip
 
     def _tell_reach(self) -> None:
         """Which routes their offers need: each worker for which that has changed."""
@@ -446,6 +456,7 @@ class Engine:
             self.watcher.completed(worker, request, done)
             worker.done += 1  # after: it tells the first one in a role
             self.durations[role].append(done.seconds)
+            self.batches.setdefault(role, deque(maxlen=RECENT)).append(done.batch)
         self.desk.progress(done.ref.request)
 
     def _paused(self, peer: str, message: wire.Paused) -> None:
@@ -473,20 +484,13 @@ class Engine:
     def _perform(self, effect: fx.Effect) -> None:
         match effect:
             case fx.Assign():
-                task = wire.Task(
-                    effect.ref,
-                    effect.model,
-                    effect.attempt,
-                    effect.payload,
-                    effect.input,
-                    effect.resumed_at,
-                    effect.spent_s,
-                )
                 if (request := self.ledger.requests.get(effect.ref.request)) is not None:
                     self.watcher.assigned(request, request.role)
-                self.sender.send(effect.worker, wire.Assign(task))
+                self.sender.send(effect.worker, wire.Assign(task_of(effect)))
             case fx.CancelTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Cancel(ref))
+            case fx.SpreadTask(worker=worker, ref=ref, degree=degree):
+                self.sender.send(worker, wire.Spread(ref, degree))
             case fx.PauseTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Pause(ref))
             case fx.Publish():

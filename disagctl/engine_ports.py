@@ -1,4 +1,4 @@
-"""What the engine needs of those around it."""
+"""What the engine needs of those around it, and what it tells a worker of a task."""
 
 from typing import Protocol
 
@@ -31,3 +31,11 @@ class Desk(Protocol):
 
     def discard_upload(self, ref: TaskRef) -> None:
         """A fenced result may have left an upload."""
+
+
+def task_of(effect: fx.Assign) -> wire.Task:
+    """As it crosses the wire."""
+    return wire.Task(
+        effect.ref, effect.model, effect.attempt, effect.payload, effect.input,
+        effect.resumed_at, effect.spent_s, effect.batch, effect.degree,
+    )  # fmt: skip

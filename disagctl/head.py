@@ -7,6 +7,7 @@ that starts again binds the same ports, so that agents and workers which outlive
 import asyncio
 import fcntl
 import logging
+import math
 import os
 import signal
 import ssl
@@ -57,6 +58,7 @@ from disagctl.status import status_view
 from disagctl.store import Store, StoreFull, add_token, next_incarnation, set_meta
 from disagctl.views import CostView, EventView, StatusView
 from planner.domain import Role
+from planner.run.book import Limits
 from planner.run.config import Predict
 from planner.run.ledger import Ledger
 from planner.run.policy import Policy
@@ -97,7 +99,7 @@ class Head(FrontDesk):
         self.bounds = role_bounds(self.spec, models)
         self.places = places(self.spec, self.bounds, len(gpus()))
         self.engine = Engine(
-            Ledger(0),
+            Ledger(0, ledger_limits(self.spec)),
             Roster(self._first_counts()),
             0,
             sources_of(self.spec, models),
@@ -113,7 +115,8 @@ class Head(FrontDesk):
         )  # fmt: skip
         self.engine.routes.relay = self.spec.transport.relay is not None
         self.hub = Hub(self.record.bind, self.record.hub_port, self.pair, self.engine)
-        self.engine.sender, self.engine.desk = self.hub, self
+        self.engine.sender, self.engine.desk, self.engine.alarm = self.hub, self, self._wake_at
+        self._alarm_s = math.inf
         self.was_ready = False
         self.loop_off = ""  # why counts stay as planned
         limits = self.spec.budget
@@ -287,6 +290,16 @@ class Head(FrontDesk):
             except RelayError as err:
                 self.event("teardown_incomplete", f"objects in {prefix} remain: {err}")
 
+    def _wake_at(self, at_s: float) -> None:
+        """Have the engine act then, between two ticks."""
+        if at_s < self._alarm_s:
+            self._alarm_s = at_s
+            asyncio.get_running_loop().call_later(max(0.0, at_s - self.engine.clock()), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm_s = math.inf
+        self.engine.act()
+
     async def _ticks(self) -> None:
         while True:
             try:
@@ -397,9 +410,15 @@ def tls_of(spec: Spec) -> ssl.SSLContext | None:
     return context
 
 
+def ledger_limits(spec: Spec) -> Limits:
+    """The ledger's bounds, as far as the spec sets them."""
+    batch = spec.pipeline.batch
+    return Limits(batch=batch.max, batch_wait_s=batch.wait_s or 0.0)
+
+
 def model_infos(spec: Spec, created_at: float) -> list[ModelInfo]:
     """The spec's models with what is known of them without weights."""
-    return [ModelInfo(m.name, m.id, card_of(spec.source(m)), created_at) for m in spec.models]
+    return [ModelInfo(m.name, m.id, card_of(spec.source(m)), created_at, m.priority) for m in spec.models]
 
 
 def sources_of(spec: Spec, models: list[ModelInfo]) -> dict[Role, ModelSource]:

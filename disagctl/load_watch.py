@@ -34,11 +34,10 @@ class Times:
 
 
 class Kept:
-    """Results of one model and shape. ``objective_s``: of the last."""
+    """Results of one model and shape."""
 
     def __init__(self) -> None:
         self.finished = 0
-        self.objective_s: float | None = None
         self.latencies_s: deque[float] = deque(maxlen=RECENT)
         self.in_time: deque[bool] = deque(maxlen=RECENT)
 
@@ -47,7 +46,6 @@ class Kept:
         self.finished += 1
         self.latencies_s.append(latency_s)
         if request.due_s is not None:
-            self.objective_s = request.due_s - request.submitted_s
             self.in_time.append(now <= request.due_s)
 
 

@@ -24,6 +24,7 @@ STAGE_GAUGES: Final = {
     "load_seconds": ("load_s", "Mean time to load the stage's weights"),
     "unpark_seconds": ("unpark_s", "Mean time to bring its weights back from host memory"),
     "switch_seconds": ("switch_s", "Mean time of a switch into the stage: finishing other work, then loading"),
+    "batch_size": ("batch", "Mean number of requests in recent batches"),
     "fetch_seconds": ("fetch_s", "Mean time that inputs took to arrive"),
 }
 

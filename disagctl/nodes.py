@@ -242,8 +242,10 @@ class Nodes:
             await self._store.write(reserve_node(row, *self._walls()))
         except (OverBudgetError, StoreFull) as err:
             self.book.forget(row)
-            over = isinstance(err, OverBudgetError)
-            self._trouble(row.wish, NodeHandle(row.id, "failed", why=str(err)), "over_budget" if over else "storage")
+            kind = "over_budget" if isinstance(err, OverBudgetError) else "storage"
+            if kind == "over_budget" and any(other.state in {"lost", "releasing"} for other in self.open):
+                kind = "awaiting_release"  # what is on its way out counts until it is confirmed gone
+            self._trouble(row.wish, NodeHandle(row.id, "failed", why=str(err)), kind)
             return
         if self._ending:
             await self._close(row)

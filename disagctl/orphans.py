@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from disagctl.errors import DisagctlError, TeardownError
+from disagctl.profiling.leases import covered as profiling
 from disagctl.provision.base import NodeHandle, Provisioner, nothing_left
 from disagctl.provision.choose import rented
 from disagctl.state import read_record, services
@@ -69,7 +70,7 @@ def _of(known: KnownUid, provisioner: Provisioner) -> list[Orphan]:
 
 
 def _covered(uid: str) -> set[str]:
-    """Intents that a live row of the service stands for: its head, or ``down``, will see to them."""
+    """Intents that a live row stands for: the head, ``down``, or a running ``profile`` will see to them."""
     records = [(where, record) for where in services() if (record := read_record(where)).uid == uid]
     heads = {record.head.intent for _, record in records if record.head is not None}
-    return heads | {row.intent for where, _ in records for row in open_nodes(where.store)}
+    return heads | profiling(uid) | {row.intent for where, _ in records for row in open_nodes(where.store)}

@@ -52,6 +52,7 @@ class ModelInfo(msgspec.Struct):
     id: str
     card: ModelCard
     created_at: float
+    priority: int = 0
 
 
 class Content(msgspec.Struct):

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -57,7 +57,7 @@ def status_view(head: "Head") -> StatusView:
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
         loop=head.controller.view(),
-        classes=[_class_view(model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
+        classes=[_class_view(head, model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
         troubles=list(head.nodes.failures.values()),
     )
 
@@ -94,7 +94,13 @@ def stage_view(head: "Head", role: Role) -> StageView:
         fetch_s=mean(times.fetch_s),
         computed=computed,
         remembered=remembered,
+        batch=mean_batch(engine.batches.get(role, ())),
     )
+
+
+def mean_batch(sizes: Collection[int]) -> float | None:
+    """Of batches, given for each result the size of its batch; None of nothing."""
+    return len(sizes) / sum(1 / size for size in sizes) if sizes else None
 
 
 def is_ready(ledger: Ledger, worker: WorkerState) -> bool:
@@ -192,9 +198,16 @@ def _routes(head: "Head") -> list[RouteView]:
     return rows
 
 
-def _class_view(model: str, shape: Shape, kept: Kept) -> ClassView:
+def _class_view(head: "Head", model: str, shape: Shape, kept: Kept) -> ClassView:
     attained = sum(kept.in_time) / len(kept.in_time) if kept.in_time else None
-    return ClassView(model, str(shape), kept.finished, percentile(kept.latencies_s), kept.objective_s, attained)
+    return ClassView(
+        model,
+        str(shape),
+        kept.finished,
+        percentile(kept.latencies_s),
+        head.load_watch.objective(model, shape),
+        attained,
+    )
 
 
 def _counts(head: "Head", stages: list[StageView]) -> RequestCounts:

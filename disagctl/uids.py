@@ -17,8 +17,13 @@ class KnownUid(msgspec.Struct, frozen=True):
 
 def remember_uid(record: ServiceRecord) -> None:
     """Before the first machine is asked for."""
-    known = {one.uid: one for one in known_uids()}
-    known[record.uid] = KnownUid(record.uid, record.name, record.created_at)
+    remember(KnownUid(record.uid, record.name, record.created_at))
+
+
+def remember(one: KnownUid) -> None:
+    """The same of a tag that is no service's."""
+    known = {each.uid: each for each in known_uids()}
+    known[one.uid] = one
     write_private(_file(), msgspec.json.format(msgspec.json.encode(list(known.values()))))
 
 

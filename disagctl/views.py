@@ -50,6 +50,7 @@ class StageView(msgspec.Struct):
     fetch_s: float | None = None
     computed: int = 0  # of a stage with a cache: results it computed, and results it had remembered
     remembered: int = 0
+    batch: float | None = None  # requests that were computed at once, in the mean of recent batches
 
 
 class LoopView(msgspec.Struct):
@@ -92,7 +93,8 @@ class NodeView(msgspec.Struct):
 
 
 class TroubleView(msgspec.Struct):
-    """Machines that could not be had. kind: no_capacity | impossible | credentials | quota | over_budget | error.
+    """Machines that could not be had. kind: no_capacity | impossible | credentials | quota | over_budget | awaiting_release |
+    error; awaiting_release: the budget has room once another machine is gone.
 
     ``tried``: every place that was asked, with its answer.
     """
@@ -134,7 +136,7 @@ class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
 
 
 class ClassView(msgspec.Struct):
-    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised for the last."""
+    """Requests of one model and shape, by the recent results of this head. ``objective_s``: as promised now."""
 
     model: str
     shape: str

@@ -26,6 +26,13 @@ class TaskRef(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.request}/{self.stage}/{self.epoch}"
 
 
+class Batch(msgspec.Struct, frozen=True, array_like=True):
+    """A task may be computed together with others of the same label, ``most`` at once."""
+
+    label: str
+    most: int
+
+
 # --- planning ----------------------------------------------------------------------------------------------------
 
 

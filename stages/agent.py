@@ -32,6 +32,7 @@ from stages.protocol import (
     AgentMessage,
     AgentOrder,
     Knock,
+    Notice,
     Peers,
     Shutdown,
     Welcome,
@@ -118,6 +119,7 @@ class Agent:
         self.head = 0
         self.heard_s = time.monotonic()
         self.running = True
+        self.notice = ""  # why this machine will be taken away, once somebody has said that it will
         self.log = LogFile(Path(boot.work_dir) / f"{boot.node}.log")
         self.doorbell = Doorbell(boot.advertise)
         self.link: Link[AgentOrder, AgentMessage] = Link(
@@ -134,6 +136,9 @@ class Agent:
             now = time.monotonic()
             ended = self._reap(now)
             self._act(now)
+            if self.notice:
+                self.link.send([Notice(self.notice)])
+                self.notice = ""
             reached = self.doorbell.answers()
             if reached:
                 self.link.send(reached)
@@ -327,7 +332,11 @@ def main() -> None:
     def leave(*_: object) -> None:
         agent.running = False
 
+    def warn(*_: object) -> None:
+        agent.notice = "signal"
+
     signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGUSR1, warn)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.info("node %s, pid %d, %d GPU(s)", boot.node, os.getpid(), len(hardware.gpus()))
     try:

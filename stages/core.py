@@ -10,10 +10,8 @@ Life of a task: queued → fetching → ready → computing → publishing → h
 paused takes the same way: what is published is then the snapshot between two of its steps.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Final
-
-import msgspec
 
 from planner.domain import Role, TaskRef
 from stages.instructions import (
@@ -25,11 +23,13 @@ from stages.instructions import (
     Load,
     Publish,
     Send,
+    SetDegree,
     SetReach,
     Stop,
     Suspend,
     Unload,
 )
+from stages.line import COMPUTING, FETCHING, PUBLISHING, QUEUED, READY, Held, Line, gather
 from stages.protocol import (
     MAX_CONTROL_BYTES,
     PROTOCOL_VERSION,
@@ -60,6 +60,7 @@ from stages.protocol import (
     RoleFailed,
     RoleReady,
     SetRole,
+    Spread,
     Started,
     Step,
     Task,
@@ -67,12 +68,6 @@ from stages.protocol import (
     Welcome,
     Who,
 )
-
-QUEUED: Final = "queued"
-FETCHING: Final = "fetching"
-READY: Final = "ready"
-COMPUTING: Final = "computing"
-PUBLISHING: Final = "publishing"
 
 MAX_FETCHES: Final = 4  # at a time: one that is late does not hold up those behind it
 
@@ -98,21 +93,6 @@ def weight(output: HeldOutput) -> int:
     return size
 
 
-class Held(msgspec.Struct):
-    """A task in the worker's hands."""
-
-    task: Task
-    state: str
-    started: bool = False
-    cancelled: bool = False
-    fetch_s: float = 0.0
-    seconds: float = 0.0
-    via: Via | None = None
-    cached: bool | None = None
-    step: int = 0  # paused after so many of ``steps``
-    steps: int = 0
-
-
 class WorkerCore:
     """Events are methods; each returns the instructions that follow from it."""
 
@@ -130,7 +110,8 @@ class WorkerCore:
         self.stopping_beats = 0
         self._next: SetRole | None = None
         self._source: ModelSource | None = None
-        self._line: deque[TaskRef] = deque()  # with the compute thread, the first of them being computed
+        self._line = Line()
+        self._hearing = False  # more messages of this turn may follow, and more members of a batch with them
         self._ahead = AHEAD
         self._light = False  # tasks of this role are computed at once, on the thread that owns us
 
@@ -152,6 +133,8 @@ class WorkerCore:
                 return self._cancel(ref)
             case Pause(ref=ref):
                 return self._pause(ref)
+            case Spread(ref=ref, degree=degree):
+                return [SetDegree(ref, degree)] if ref in self.tasks else []
             case Welcome(head=head):
                 return self._welcome(head)
             case Who():
@@ -165,6 +148,11 @@ class WorkerCore:
                 return [AllowPeers(keys)]
             case Reach():
                 return [SetReach(message)]
+
+    def settle(self) -> list[Instruction]:
+        """All messages that came together have been told: batches are complete."""
+        hearing, self._hearing = self._hearing, False
+        return self._advance() if hearing else []
 
     def restate(self) -> list[Instruction]:
         """Everything the head needs to know of us: a Hello, and before it what is too much for one message."""
@@ -201,7 +189,10 @@ class WorkerCore:
         """
         stopping = any(h.cancelled and h.state == COMPUTING for h in self.tasks.values())
         self.stopping_beats = self.stopping_beats + 1 if stopping else 0
-        return [] if self.stopping_beats > self.stop_beats else [Send(Beat(self.head))]
+        if self.stopping_beats > self.stop_beats:
+            return []
+        beat: list[Instruction] = [Send(Beat(self.head))]
+        return beat + self._advance() if self._line.tire(self.tasks.values()) else beat
 
     def gap(self) -> list[Instruction]:
         """Frames from the head went missing."""
@@ -259,13 +250,13 @@ class WorkerCore:
         held = self.tasks.get(ref)
         return [] if held is None or held.cancelled else [Send(Step(ref, done, total))]
 
-    def computed(self, ref: TaskRef, seconds: float, cached: bool | None = None) -> list[Instruction]:
+    def computed(self, ref: TaskRef, seconds: float, cached: bool | None = None, batch: int = 1) -> list[Instruction]:
         """The result is in memory; the next task may compute while this one's result is published."""
         self._leave(ref, seconds)
         held = self.tasks.get(ref)
         if held is None or held.cancelled:
             return [*self._end(ref), *self._advance()]
-        held.state, held.seconds, held.cached = PUBLISHING, seconds, cached
+        held.state, held.seconds, held.cached, held.batch = PUBLISHING, seconds, cached, batch
         publish: list[Instruction] = [Publish(ref)]
         return publish + self._advance()
 
@@ -315,21 +306,22 @@ class WorkerCore:
         artifact: Artifact | None,
         seconds: float | None = None,
         cached: bool | None = None,
+        batch: int = 1,
     ) -> list[Instruction]:
-        """The result can be had by others. ``seconds`` (and ``cached``) come when computing and publishing were one."""
+        """The result can be had by others. ``seconds`` (and what follows) come when computing and publishing were one."""
         if seconds is not None:
             self._leave(ref, seconds)
         held = self.tasks.pop(ref, None)
         if held is None or held.cancelled:
             return [Forget(ref.key), *self._advance()]
         if seconds is not None:
-            held.seconds, held.cached = seconds, cached
+            held.seconds, held.cached, held.batch = seconds, cached, batch
         held.seconds += held.task.spent_s
         if held.step:
             self.held[ref.key] = HeldOutput(ref, offer, None, held.step, held.seconds)
             return [Send(Paused(ref, held.step, held.steps, held.seconds, offer)), *self._advance()]
         self.held[ref.key] = HeldOutput(ref, offer, artifact)
-        news = Done(ref, held.seconds, offer, artifact, held.fetch_s, held.via, held.cached)
+        news = Done(ref, held.seconds, offer, artifact, held.fetch_s, held.via, held.cached, held.batch)
         return [Send(news), *self._advance()]
 
     # --- inside -----------------------------------------------------------------------------------------------
@@ -352,6 +344,7 @@ class WorkerCore:
             self.tasks[task.ref] = Held(task, COMPUTING, started=True)  # over before word of its start could leave
             return [Compute(task)]
         self.tasks[task.ref] = Held(task, QUEUED if remote else READY)
+        self._hearing = self._hearing or task.batch is not None
         return [] if not remote and len(self._line) > self._ahead else self._advance()
 
     def _release(self, keys: tuple[str, ...]) -> list[Instruction]:
@@ -425,10 +418,8 @@ class WorkerCore:
 
     def _leave(self, ref: TaskRef, seconds: float | None = None) -> None:
         """The compute thread is done with the task."""
-        if ref in self._line:
-            self._line.remove(ref)
-            if seconds is not None:
-                self._ahead = BRISK_AHEAD if seconds < BRISK_S else AHEAD
+        if self._line.leave(ref) and seconds is not None:
+            self._ahead = BRISK_AHEAD if seconds < BRISK_S else AHEAD
 
     def _end(self, ref: TaskRef) -> list[Instruction]:
         self.tasks.pop(ref, None)
@@ -461,15 +452,13 @@ class WorkerCore:
         out: list[Instruction] = []
         room = (1 if self.synchronous else 1 + self._ahead) - len(self._line)
         if room > 0:
-            for held in [h for h in self.tasks.values() if h.state == READY][:room]:
-                held.state = COMPUTING
-                self._line.append(held.task.ref)
-                out.append(Compute(held.task))
-        first = self.tasks.get(self._line[0]) if self._line else None
-        if first is not None and not first.started:
-            first.started = True
-            out.insert(0, Send(Started(first.task.ref)))
-        return out
+            for group in gather(self.tasks.values(), room, busy=bool(self._line), hearing=self._hearing):
+                self._line.add([held.task.ref for held in group])
+                out.append(Compute(group[0].task, tuple(held.task for held in group[1:])))
+        begun = [h for ref in self._line.first if (h := self.tasks.get(ref)) is not None and not h.started]
+        for held in begun:
+            held.started = True
+        return [*(Send(Started(held.task.ref)) for held in begun), *out]
 
     def _drained(self) -> list[Instruction]:
         if self._next is not None:

@@ -30,9 +30,13 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class Compute(msgspec.Struct, frozen=True):
-    """Run the task once those before it are over; answer with ``stepped``…, ``computed`` or ``compute_failed``."""
+    """Run the task once those before it are over; answer with ``stepped``…, ``computed`` or ``compute_failed``.
+
+    ``others``: together with these, if they fit together. Each is answered for by itself.
+    """
 
     task: Task
+    others: tuple[Task, ...] = ()
 
 
 class Stop(msgspec.Struct, frozen=True):
@@ -48,6 +52,13 @@ class Suspend(msgspec.Struct, frozen=True):
     """
 
     ref: TaskRef
+
+
+class SetDegree(msgspec.Struct, frozen=True):
+    """From the next step boundary on, compute the task on so many GPUs."""
+
+    ref: TaskRef
+    degree: int
 
 
 class Publish(msgspec.Struct, frozen=True):
@@ -74,4 +85,6 @@ class SetReach(msgspec.Struct, frozen=True):
     reach: Reach
 
 
-Instruction = Send | Load | Unload | Fetch | Compute | Stop | Suspend | Publish | Forget | AllowPeers | SetReach
+Instruction = (
+    Send | Load | Unload | Fetch | Compute | Stop | Suspend | SetDegree | Publish | Forget | AllowPeers | SetReach
+)

@@ -13,23 +13,25 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from planner.domain import TaskRef
+from stages.batch import Member, run_together, split
 from stages.cache import OutputCache, key_of
-from stages.checksum import checksum
 from stages.closet import Closet
 from stages.core import WorkerCore
+from stages.fetching import try_fetch
 from stages.instructions import Instruction, Load
-from stages.models.base import File, Job, ModelError, RequestError, StageModel
+from stages.models.base import Batching, BatchJob, File, Job, ModelError, RequestError, Spreadable, StageModel
 from stages.models.registry import choose
 from stages.parcel import Parcel, ParcelError, copied
 from stages.protocol import INLINE_BYTES, Artifact, InlineRoute, ModelSource, Offer, Task
 from stages.recorder import Recorder
+from stages.storing import Uploader, stored
 from stages.suspended import Suspended
-from stages.transport.base import Fetcher, FetchError, Outbox, UploadError
+from stages.transport.base import Fetcher, FetchError, Outbox
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +40,7 @@ Post = Callable[[Completion], None]
 
 FETCH_DEADLINE_S: Final = 30.0  # and a second for every SLOWEST_BYTES_PER_S; one that stalls ends sooner
 SLOWEST_BYTES_PER_S: Final = 1 << 17
-FETCH_TRIES: Final = 3  # before the stage that made the input has to compute it again
-UPLOAD_DEADLINE_S: Final = 60.0
-UPLOAD_PATIENCE_S: Final = 3600.0
-UPLOAD_PAUSE_S: Final = 1.0
 STEP_NEWS_S: Final = 0.05  # progress is told at most this often
-
-
-class Uploader(Protocol):
-    """How a large artefact gets to the head."""
-
-    def upload(self, key: str, data: bytes, checksum: int, deadline_s: float) -> None:
-        """Push and return once it is stored. Raises FetchError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +80,7 @@ class Pipeline:
         self._inputs: dict[str, Parcel] = {}
         self._results: dict[str, Parcel | File] = {}
         self._stop: set[str] = set()  # keys of tasks
+        self._degrees: dict[str, int] = {}  # tasks whose number of GPUs is to change
         self._pause: set[str] = set()
         self._suspended = suspended or Suspended()
         self._lines: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
@@ -110,12 +102,16 @@ class Pipeline:
         """Bring the task's input here."""
         self._to_fetch.put(task)
 
-    def compute(self, task: Task) -> None:
-        """Run the task: on the compute thread, or here where a change of threads would take longer than the work."""
+    def compute(self, task: Task, others: tuple[Task, ...] = ()) -> None:
+        """Run the task, with ``others`` if they fit together.
+
+        On the compute thread, or here where a change of threads would take longer than the work.
+        """
         if self._light:
-            self._compute(task)
+            for one in (task, *others):
+                self._compute(one)
         else:
-            self._lines["compute"].put(lambda: self._compute(task))
+            self._lines["compute"].put(lambda: self._compute_all((task, *others)) if others else self._compute(task))
 
     def publish(self, ref: TaskRef) -> None:
         """Offer or upload the task's result."""
@@ -129,8 +125,13 @@ class Pipeline:
         """Stop computing it at the next step, with a snapshot to go on from."""
         self._pause.add(ref.key)
 
+    def set_degree(self, ref: TaskRef, degree: int) -> None:
+        """Compute it on so many GPUs from the next step on."""
+        self._degrees[ref.key] = degree
+
     def forget(self, key: str) -> None:
         """Drop everything kept under the key."""
+        self._degrees.pop(key, None)
         self._suspended.forget(key)
         self._inputs.pop(key, None)
         self._results.pop(key, None)
@@ -212,7 +213,7 @@ class Pipeline:
         assert task.input is not None  # the core fetches only what has a remote input  # noqa: S101
         end = begin + FETCH_DEADLINE_S + task.input.nbytes / SLOWEST_BYTES_PER_S
         try:
-            parcel = self._try_fetch(task.ref, task.input, fetcher, end)
+            parcel = try_fetch(task.ref, task.input, fetcher, end)
         except FetchError as err:
             text, unreachable = str(err), err.unreachable
             log.warning("input of %s/%s: %s", task.ref.request, task.ref.stage, text)
@@ -222,16 +223,98 @@ class Pipeline:
         took, via = time.monotonic() - begin, fetcher.via
         self._post(lambda core: core.fetched(task.ref, took, via))
 
-    def _try_fetch(self, ref: TaskRef, offer: Offer, fetcher: Fetcher, end: float) -> Parcel:
-        """Bytes that were lost or damaged on the way are asked for again; what is gone is not."""
-        for left in reversed(range(FETCH_TRIES)):
+    def _compute_all(self, tasks: tuple[Task, ...]) -> None:
+        """In batches, as far as the model can; what cannot be, one by one."""
+        model = self._model[1] if self._model is not None else None
+        if not isinstance(model, Batching):
+            for task in tasks:
+                self._compute(task)
+            return
+        members: list[Member] = []
+        for task in tasks:
             try:
-                return fetcher.fetch(offer, end - time.monotonic())
-            except FetchError as err:
-                if err.gone or err.unreachable or left == 0 or time.monotonic() >= end:
-                    raise
-                log.info("input of %s/%s, again: %s", ref.request, ref.stage, err)
-        raise AssertionError  # the last try returns or raises
+                members.append(self._member(task))
+            except FetchError:
+                self._compute(task)  # which tells
+        for group in split(model, members):
+            if len(group) > 1:
+                self._batch(model, group)
+            for member in group:
+                if not member.over:
+                    self._compute(member.task)
+
+    def _member(self, task: Task) -> Member:
+        if task.input is not None and task.ref.key not in self._inputs:
+            self._inputs[task.ref.key] = self._inline.fetch(task.input, FETCH_DEADLINE_S)
+        return Member(task, msgspec.json.decode(task.params), self._inputs.get(task.ref.key))
+
+    def _batch(self, model: Batching, members: list[Member]) -> None:
+        """Compute at once what is to be computed. If that fails, whose fault it is shows when each is computed alone."""
+        begin = time.monotonic()
+        todo = [member for member in members if self._fresh(member)]
+        if len(todo) < 2:
+            return
+        self._recorder.begin(*(member.task.ref for member in todo))
+        try:
+            results = run_together(
+                model,
+                todo,
+                lambda member, job: self._leaves(member, job, (time.monotonic() - begin) / len(todo)),
+                self._tell_steps(),
+            )
+        except Exception as err:  # noqa: BLE001  # boundary: an engine may raise anything
+            frames = "".join(traceback.format_tb(err.__traceback__))
+            log.warning("a batch of %d raised %s; one by one, then\n%s", len(todo), type(err).__name__, frames)
+            return
+        finally:
+            self._recorder.end()
+        took = (time.monotonic() - begin) / len(todo)
+        for member, result in results:
+            member.over = True
+            self._inputs.pop(member.task.ref.key, None)
+            self._made(member.task.ref, result, took, self._remember(member, result), len(todo))
+
+    def _leaves(self, member: Member, job: BatchJob | None, took: float) -> bool:
+        """Whether the batch goes on without it, because it was stopped or paused; then the core is told."""
+        ref = member.task.ref
+        if ref.key in self._stop:
+            self._stop.discard(ref.key)
+            self._post(lambda core: core.stopped(ref))
+        elif job is None or ref.key not in self._pause or not self._pause_member(member, job, took):
+            return False
+        member.over = True
+        return True
+
+    def _pause_member(self, member: Member, job: BatchJob, took: float) -> bool:
+        at = self._between(member.task.ref, job, 0, lambda: job.snapshot(member.place))
+        if at is not None:
+            self._paused(member.task.ref, at, took)
+        return at is not None
+
+    def _fresh(self, member: Member) -> bool:
+        """Whether it has to be computed: it is wanted, and its result is not remembered."""
+        key = self._cache_key(member.task, member.params)
+        remembered = key is not None and self._cache is not None and self._cache.get(key) is not None
+        return not remembered and not self._leaves(member, None, 0.0)
+
+    def _remember(self, member: Member, result: Parcel | File) -> bool | None:
+        key = self._cache_key(member.task, member.params)
+        if key is None or self._cache is None or not isinstance(result, Parcel):
+            return None
+        self._cache.put(key, result)
+        return False
+
+    def _tell_steps(self) -> Callable[[Sequence[TaskRef], int, int], None]:
+        told = time.monotonic()
+
+        def tell(refs: Sequence[TaskRef], done: int, total: int) -> None:
+            nonlocal told
+            if total > 1 and (done == total or time.monotonic() - told >= STEP_NEWS_S):
+                told = time.monotonic()
+                for ref in refs:
+                    self._post(lambda core, ref=ref: core.stepped(ref, done, total))  # type: ignore[misc]
+
+        return tell
 
     def _compute(self, task: Task) -> None:
         begin = time.monotonic()
@@ -264,11 +347,15 @@ class Pipeline:
             self._post(lambda core: core.stopped(ref))
         elif isinstance(result, Pausing):
             self._paused(ref, result, took)
-        elif (len(result.data) if isinstance(result, File) else result.nbytes) <= INLINE_BYTES:
-            self._publish_result(ref, result, took, cached)  # nothing to move: not worth a change of threads
+        else:
+            self._made(ref, result, took, cached)
+
+    def _made(self, ref: TaskRef, result: Parcel | File, took: float, cached: bool | None, batch: int = 1) -> None:
+        if (len(result.data) if isinstance(result, File) else result.nbytes) <= INLINE_BYTES:
+            self._publish_result(ref, result, took, cached, batch)  # nothing to move: not worth a change of threads
         else:
             self._results[ref.key] = result
-            self._post(lambda core: core.computed(ref, took, cached))
+            self._post(lambda core: core.computed(ref, took, cached, batch))
 
     def _paused(self, ref: TaskRef, at: Pausing, took: float) -> None:
         if at.snapshot is None:
@@ -280,11 +367,9 @@ class Pipeline:
     def _recall(self, task: Task, begin: float) -> tuple[Parcel | File | Pausing | None, bool | None]:
         """The result, and whether it was remembered; None where nothing is."""
         params: dict[str, Any] = msgspec.json.decode(task.params)
-        (source, stage), model = self._model or ((None, ""), None)
-        ignored = getattr(model, "ignores", None)
-        if self._cache is None or source is None or ignored is None:
+        key = self._cache_key(task, params)
+        if self._cache is None or key is None:
             return self._run(task, params, begin), None
-        key = key_of(source, stage, params, task.input, ignored)
         found = self._cache.get(key)
         if found is not None:
             self._inputs.pop(task.ref.key, None)
@@ -294,10 +379,19 @@ class Pipeline:
             self._cache.put(key, result)
         return result, False
 
+    def _cache_key(self, task: Task, params: dict[str, Any]) -> bytes | None:
+        """None: this stage's results are not remembered."""
+        if self._cache is None or self._model is None:
+            return None
+        (source, stage), model = self._model
+        ignored = getattr(model, "ignores", None)
+        return None if ignored is None else key_of(source, stage, params, task.input, ignored)
+
     def _run(self, task: Task, params: dict[str, Any], begin: float) -> Parcel | File | Pausing | None:
         """None: stopped on the way."""
         self._recorder.begin(task.ref)
         job = self._job(task, params)
+        _spread(job, task.degree)
         told, first = begin, job.steps_done
         while True:
             if self._stop and task.ref.key in self._stop:
@@ -305,9 +399,11 @@ class Pipeline:
             if (
                 self._pause
                 and task.ref.key in self._pause
-                and (pausing := self._between(task.ref, job, first)) is not None
+                and (pausing := self._between(task.ref, job, first, job.snapshot)) is not None
             ):
                 return pausing
+            if self._degrees and task.ref.key in self._degrees:
+                _spread(job, self._degrees.pop(task.ref.key))
             more = job.step()
             if job.total_steps > 1 and (not more or time.monotonic() - told >= STEP_NEWS_S):
                 told = time.monotonic()
@@ -341,13 +437,15 @@ class Pipeline:
             raise FetchError(msg, gone=True)
         return Parcel(offer.tree, offer.tensors, buffers)
 
-    def _between(self, ref: TaskRef, job: Job, first: int) -> Pausing | None:
+    def _between(
+        self, ref: TaskRef, job: Job | BatchJob, first: int, snapshot_of: Callable[[], Parcel]
+    ) -> Pausing | None:
         """Pause the job, which is between two steps; None: it goes on, and the core is told why."""
         self._pause.discard(ref.key)
         if job.steps_done == first:
             return Pausing(None, first, job.total_steps)
         try:
-            snapshot = self._suspended.fitting(job.snapshot())
+            snapshot = self._suspended.fitting(snapshot_of())
         except ParcelError as err:
             why = str(err)
             self._post(lambda core: core.pause_refused(ref, why))
@@ -365,7 +463,12 @@ class Pipeline:
             self._publish_result(ref, result, None)
 
     def _publish_result(
-        self, ref: TaskRef, result: Parcel | File, seconds: float | None, cached: bool | None = None
+        self,
+        ref: TaskRef,
+        result: Parcel | File,
+        seconds: float | None,
+        cached: bool | None = None,
+        batch: int = 1,
     ) -> None:
         offer: Offer | None = None
         artifact: Artifact | None = None
@@ -373,39 +476,23 @@ class Pipeline:
             self._stop.discard(ref.key)  # a cancel that came after the last step
         try:
             if isinstance(result, File):
-                artifact = self._store(ref, result)
+                artifact = stored(ref, result, self._uploader, lambda: ref.key not in self._stop)
             else:
                 offer = self._outbox.offer(ref.key, result)
         except Exception as err:  # boundary: no transport may take the worker down
             log.exception("publishing %s/%s failed", ref.request, ref.stage)
             self._fail(ref, "publish", f"{type(err).__name__}: {err}", retry=True)
             return
-        self._post(lambda core: core.published(ref, offer, artifact, seconds, cached))
-
-    def _store(self, ref: TaskRef, file: File) -> Artifact:
-        digest = checksum(file.data)
-        if len(file.data) <= INLINE_BYTES:
-            return Artifact(file.mime, len(file.data), digest, file.data)
-        self._upload(ref, file.data, digest)
-        return Artifact(file.mime, len(file.data), digest)
-
-    def _upload(self, ref: TaskRef, data: bytes, checksum: int) -> None:
-        """Until it is stored: a head that restarts or whose disk is full will take it later, and nobody else has it."""
-        patience_end = time.monotonic() + UPLOAD_PATIENCE_S
-        while True:
-            try:
-                self._uploader.upload(ref.key, data, checksum, UPLOAD_DEADLINE_S)
-            except UploadError as err:
-                if ref.key in self._stop or time.monotonic() > patience_end:
-                    raise
-                log.warning("the head does not take the file of %s yet: %s", ref.request, err)
-                time.sleep(UPLOAD_PAUSE_S)
-            else:
-                return
+        self._post(lambda core: core.published(ref, offer, artifact, seconds, cached, batch))
 
     def _fail(self, ref: TaskRef, code: str, message: str, *, retry: bool, param: str | None = None) -> None:
         self._stop.discard(ref.key)
         self._post(lambda core: core.compute_failed(ref, code, message, retry=retry, param=param))
+
+
+def _spread(job: Job, degree: int) -> None:
+    if degree and isinstance(job, Spreadable):
+        job.spread(degree)
 
 
 def shm_worker_dir(service_dir: str, worker: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from planner.domain import Role, TaskRef
+from planner.domain import Batch, Role, TaskRef
 
 PROTOCOL_VERSION: Final = 1
 MAX_CONTROL_BYTES: Final = 1 << 20  # one frame on a control socket (ZMQ_MAXMSGSIZE: enforced before we see it)
@@ -30,6 +30,7 @@ class ModelSource(msgspec.Struct, frozen=True):
     adapter: str | None = None  # entry-point name in ``disagctl.adapters``; None = the first that supports it
     options: bytes = b"{}"  # JSON the adapter understands (the synthetic model's stages; the experts as stages …)
     precision: str = "auto"  # of the stage the source is told for: a name of planner.precision; auto: by ``dtype``
+    ranks: int = 1  # GPUs that a worker of the stage computes on
 
 
 # --- tensors in flight -------------------------------------------------------------------------------------------
@@ -117,6 +118,8 @@ class Task(msgspec.Struct, frozen=True):
     input: Offer | None = None  # the previous stage's output; for the first stage an uploaded input, if any
     resumed_at: int = 0  # not 0: ``input`` is a snapshot of this stage, taken after so many steps
     spent_s: float = 0.0  # of compute that is in the snapshot; what is told of the task later includes it
+    batch: Batch | None = None  # None: computed alone
+    degree: int = 0  # GPUs of its worker's that it is spread over; 0: all
 
 
 # --- worker → head -----------------------------------------------------------------------------------------------
@@ -216,12 +219,13 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set."""
 
     ref: TaskRef
-    seconds: float
+    seconds: float  # of computing it; of a batch, each member's share
     offer: Offer | None = None
     artifact: Artifact | None = None
     fetch_s: float = 0.0  # time the input took to arrive
     via: Via | None = None  # None: it was in the message
     cached: bool | None = None  # whether the result was remembered instead of computed; None: this stage forgets
+    batch: int = 1  # tasks that were computed at once
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -332,6 +336,13 @@ class Pause(msgspec.Struct, frozen=True, tag="pause"):
     ref: TaskRef
 
 
+class Spread(msgspec.Struct, frozen=True, tag="spread"):
+    """Compute the task on so many of the worker's GPUs from the next step boundary on; no answer is expected."""
+
+    ref: TaskRef
+    degree: int
+
+
 class Release(msgspec.Struct, frozen=True, tag="release"):
     """These outputs are no longer needed."""
 
@@ -359,7 +370,7 @@ class Reach(msgspec.Struct, frozen=True, tag="reach"):
     relay: bool = False
 
 
-HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Pause | Release | Drain | Peers | Reach
+HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Pause | Spread | Release | Drain | Peers | Reach
 
 # --- agent ↔ head ------------------------------------------------------------------------------------------------
 
@@ -381,7 +392,7 @@ class WorkerVitals(msgspec.Struct, frozen=True):
     state: str
     exit_code: int | None = None
     rss_bytes: int = 0
-    computing: TaskRef | None = None  # of an exited worker: what it was computing when it ended
+    computing: tuple[TaskRef, ...] = ()  # of an exited worker: what it was computing when it ended, several in a batch
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -420,7 +431,13 @@ class AgentBeat(msgspec.Struct, frozen=True, tag="agent_beat"):
     workers: tuple[WorkerVitals, ...] = ()
 
 
-AgentMessage = AgentHello | AgentBeat | Reached
+class Notice(msgspec.Struct, frozen=True, tag="notice"):
+    """The node will be taken away soon: what it computes should go on elsewhere."""
+
+    why: str
+
+
+AgentMessage = AgentHello | AgentBeat | Reached | Notice
 
 
 class WorkerWish(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The flight recorder: which task a worker is computing, kept where it survives the worker.
+"""The flight recorder: which tasks a worker is computing, kept where it survives the worker.
 
 A message that the worker "has sent" may die with it in a library's buffer; a page shared with a file may not. The agent makes
 the file, hands the worker its descriptor, and reads it when the worker has ended: so a crash is charged to the very request
@@ -13,7 +13,7 @@ import msgspec
 
 from planner.domain import TaskRef
 
-RECORD_BYTES: Final = 1024
+RECORD_BYTES: Final = 8192
 _NOTHING: Final = b"\0\0"
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -29,10 +29,10 @@ class Recorder:
             os.ftruncate(fd, RECORD_BYTES)
             self._page = mmap.mmap(fd, RECORD_BYTES)
 
-    def begin(self, ref: TaskRef) -> None:
-        """The next instruction belongs to this task."""
+    def begin(self, *refs: TaskRef) -> None:
+        """The next instruction belongs to this task, or to all of a batch."""
         if self._page is not None:
-            data = _encoder.encode(ref)[: RECORD_BYTES - 2]
+            data = _encoder.encode(refs)[: RECORD_BYTES - 2]
             self._page[:2] = _NOTHING  # the length is written last: half a record is none
             self._page[2 : 2 + len(data)] = data
             self._page[:2] = len(data).to_bytes(2, "little")
@@ -45,13 +45,13 @@ class Recorder:
             self._written = False
 
 
-def read_record(fd: int) -> TaskRef | None:
+def read_record(fd: int) -> tuple[TaskRef, ...]:
     """The agent's side: what was being computed, if anything."""
     data = os.pread(fd, RECORD_BYTES, 0)
     length = int.from_bytes(data[:2], "little")
     if not length:
-        return None
+        return ()
     try:
-        return msgspec.msgpack.decode(data[2 : 2 + length], type=TaskRef)
+        return msgspec.msgpack.decode(data[2 : 2 + length], type=tuple[TaskRef, ...])
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None  # it died while writing: nothing had begun
+        return ()  # it died while writing: nothing had begun

@@ -30,7 +30,7 @@ class Suspended:
             raise ParcelError(msg)
         return snapshot
 
-    def put(self, key: str, snapshot: Parcel, job: Job) -> None:
+    def put(self, key: str, snapshot: Parcel, job: object) -> None:
         """The snapshot is to be held; keep the job if it can wait."""
         self._sizes[key] = snapshot.nbytes
         if not isinstance(job, Suspendable):

@@ -33,6 +33,7 @@ from stages.instructions import (
     Load,
     Publish,
     Send,
+    SetDegree,
     SetReach,
     Stop,
     Suspend,
@@ -174,6 +175,7 @@ class Worker:
                 self._perform(self.core.message(message))
                 if self.mail.items:
                     self._take_mail()
+            self._perform(self.core.settle())
             if lost:
                 self._perform(self.core.gap())
             self._take_mail()
@@ -218,14 +220,16 @@ class Worker:
                     self._outgoing.append(message)
                     if isinstance(message, Done):
                         self._brisk = message.seconds < BRISK_S
-                case Compute(task=task):
-                    self.pipeline.compute(task)
+                case Compute(task=task, others=others):
+                    self.pipeline.compute(task, others)
                 case Fetch(task=task):
                     self.pipeline.fetch(task)
                 case Publish(ref=ref):
                     self.pipeline.publish(ref)
                 case Stop(ref=ref):
                     self.pipeline.stop_task(ref)
+                case SetDegree(ref=ref, degree=degree):
+                    self.pipeline.set_degree(ref, degree)
                 case Suspend(ref=ref):
                     self.pipeline.suspend(ref)
                 case Forget(key=key):

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from disagctl.cli.options import Output
-from disagctl.errors import InfeasibleError
+from disagctl.cli.options import Output, Yes
 
 if TYPE_CHECKING:
     from disagctl.profiling.devices import Device
@@ -37,7 +36,12 @@ def profile(  # noqa: PLR0913, PLR0917  # one parameter an option
     options: Annotated[str, typer.Option("--options", metavar="JSON", help=OPTIONS_HELP)] = "{}",
     revision: Annotated[str | None, typer.Option("--revision", help="Of a model on the hub.")] = None,
     infra: Annotated[str, typer.Option("--infra", help="Where to measure; here unless it says otherwise.")] = "local",
-    budget: Annotated[float | None, typer.Option("--budget", metavar="USD_PER_H", help="Of rented GPUs.")] = None,
+    budget: Annotated[float | None, typer.Option("--budget", metavar="USD_PER_H", help="Of a rented machine.")] = None,
+    catalog: Annotated[str | None, typer.Option("--catalog", metavar="CSV", help="Prices of what to rent.")] = None,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", min=1, max=86400, metavar="SECONDS", help="Of measuring on one machine.")
+    ] = 3600.0,
+    yes: Yes = False,
     file: Annotated[Path, typer.Option("--file", "-f", metavar="CSV", help="The profiles file.")] = Path(
         "profiles.csv"
     ),
@@ -46,6 +50,7 @@ def profile(  # noqa: PLR0913, PLR0917  # one parameter an option
     """Measure each stage of a model, alone in a process, and write the profiles that `plan` reads."""
     import signal
 
+    from disagctl.cli import profile_rented as rented
     from disagctl.cli.output import say
     from disagctl.profiling.devices import find_devices
     from disagctl.profiling.models import Asked, find_subject
@@ -53,13 +58,15 @@ def profile(  # noqa: PLR0913, PLR0917  # one parameter an option
     from disagctl.profiling.run import profile as measure
 
     if infra != "local":
-        limit = f" under ${budget:g} an hour" if budget is not None else ""
-        raise InfeasibleError(
-            f"nothing can be profiled on {infra}{limit} yet",
-            why="rented profiling comes with provisioning",
-            next=f"on a machine with the GPU: disagctl profile {model} -f {file}",
-            code="no_provisioning",
-        )
+        check(file)
+        flags = {"--stage": stage, "--name": name, "--dtype": dtype, "--precision": precision, "--options": options}
+        flags |= {"--revision": revision, "--repeats": str(repeats)}
+        argv = [part for flag, value in flags.items() if value is not None for part in (flag, value)]
+        argv += [part for one in shape or () for part in ("--shape", one)]
+        argv += ["--random-weights"] if random_weights else []
+        wish = rented.wish_of(model, infra, device, catalog, budget, time_limit, argv)
+        rented.run(wish, file, yes=yes, output=output)
+        return
     check(file)
     devices = find_devices(device)
     asked = Asked(model, name, dtype, revision, precision, options, weights=not random_weights)

@@ -50,6 +50,7 @@ def new_job(
         idempotency_key=key,
         fingerprint=_fingerprint(kind, found, body, upload) if key else "",
         deadline_s=_deadline_s(request),
+        priority=found.model.priority,
     )
 
 

@@ -6,7 +6,8 @@ import msgspec
 
 from disagctl import lifecycle
 from disagctl.errors import DisagctlError, UnexpectedError
-from disagctl.headnode.order import MOST_BYTES, Order, Refusal, refusal
+from disagctl.failed import as_failed
+from disagctl.headnode.order import MOST_BYTES, Answer, Order
 from disagctl.rented import save_deployment
 from disagctl.spec import Spec, load_spec
 from disagctl.state import ServicePaths, paths, read_record, write_private, write_record
@@ -45,13 +46,11 @@ def _spec(where: ServicePaths, order: Order) -> Spec:
 
 def main() -> int:
     """Answer on standard output."""
-    answer = Refusal()
+    answer = Answer()
     try:
         take(msgspec.json.decode(sys.stdin.buffer.read(MOST_BYTES), type=Order))
-    except DisagctlError as err:
-        answer = refusal(err)
-    except (msgspec.DecodeError, OSError) as err:
-        answer = refusal(UnexpectedError("the order cannot be carried out", why=str(err)))
+    except (DisagctlError, msgspec.DecodeError, OSError) as err:
+        answer = Answer(as_failed(err))
     sys.stdout.buffer.write(msgspec.json.encode(answer))
     return 0
 

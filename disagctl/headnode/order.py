@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from disagctl.errors import DisagctlError
+from disagctl.failed import Failed
 from disagctl.state import ServiceRecord
 
 MOST_BYTES: Final = 32 << 20
@@ -20,15 +20,7 @@ class Order(msgspec.Struct, frozen=True):
     private_key: bytes | None = None
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Why it does not. Empty: it does."""
+class Answer(msgspec.Struct, frozen=True):
+    """Done, unless something ``failed``."""
 
-    what: str = ""
-    why: str = ""
-    next: str = ""
-    code: str = ""
-
-
-def refusal(err: DisagctlError) -> Refusal:
-    """An error for the way back."""
-    return Refusal(err.what, err.why, err.next, err.error_code)
+    failed: Failed | None = None

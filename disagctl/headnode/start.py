@@ -14,9 +14,10 @@ import msgspec
 from disagctl import clock
 from disagctl.admin_client import head_status
 from disagctl.errors import DisagctlError, UnexpectedError, UnhealthyError, UsageError, WaitTimeout
+from disagctl.failed import as_error as failed_as_error
 from disagctl.headnode import ssh
 from disagctl.headnode.choose import clouds_of, head_offers
-from disagctl.headnode.order import Order, Refusal
+from disagctl.headnode.order import Answer, Order
 from disagctl.provision.base import HeadWish, NodeHandle, NodeRequest
 from disagctl.provision.choose import sky_folder, torch_needed
 from disagctl.provision.sky import SkyProvisioner
@@ -228,9 +229,9 @@ def _send(where: ServicePaths, record: ServiceRecord, order: Order) -> None:
             said = f"no answer within {ORDER_S:g} s"
             continue
         if done.returncode == 0:
-            answer = msgspec.json.decode(done.stdout, type=Refusal)
-            if answer.what:
-                raise DisagctlError(answer.what, why=answer.why, next=answer.next, code=answer.code)
+            failed = msgspec.json.decode(done.stdout, type=Answer).failed
+            if failed is not None:
+                raise failed_as_error(failed)
             return
         said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
     raise UnhealthyError(

@@ -7,4 +7,5 @@ child     the process that measures one stage, from outside
 run       stages one after the other, shapes within
 fit       the two-term law through what was measured
 rows      the profiles file
+rented    the same on machines rented for it; errand: what runs there; leases: whose they are
 """

@@ -51,7 +51,7 @@ def _find(asked: str, here: tuple[GpuInfo, ...]) -> Device:
         raise InfeasibleError(
             f"there is no {name} here",
             why=_has(here),
-            next="run disagctl profile on a machine that has one: rented profiling comes with provisioning",
+            next="rent one with --infra, or run disagctl profile on a machine that has one",
             code="no_device",
         )
     return _gpu(found)

@@ -24,7 +24,7 @@ class NodeRequest(msgspec.Struct, frozen=True):
 
     ``intent`` names the wish for good: random, in the machine's tags beside ``uid``, the service's. ``offers``: to be tried
     in this order, the next only when one has no capacity; empty for ``infra: local``. ``folders``: local model folders
-    that the agent needs at the same path.
+    that the agent needs at the same path. ``script``: of the kit, what the machine is for; ``bootstrap`` is for that.
     """
 
     node: str
@@ -37,6 +37,7 @@ class NodeRequest(msgspec.Struct, frozen=True):
     secrets: tuple[str, ...] = ()  # names of environment variables that the spec has workers see
     dead_man_s: float = 1800.0
     head: HeadWish | None = None
+    script: Literal["agent.sh", "profile.sh"] = "agent.sh"
 
 
 class NodeHandle(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from disagctl.errors import UnexpectedError
+from disagctl.failed import Failed, as_error
 from disagctl.provision import renter
 from disagctl.provision.base import NodeHandle, NodeRequest
 
@@ -45,11 +46,11 @@ class HandedProvisioner:
                 reader, writer = await asyncio.open_unix_connection(self._path)
                 try:
                     await renter.send(writer, question)
-                    answer: renter.Answer | renter.Failed = renter.ANSWER.decode(await renter.receive(reader))
+                    answer: renter.Answer | Failed = renter.ANSWER.decode(await renter.receive(reader))
                 finally:
                     writer.close()
         except OSError as err:  # ConnectionError and TimeoutError among them: nothing is known, and it is asked again
             raise UnexpectedError("the renting process does not answer", why=str(err), code="renter_down") from err
-        if isinstance(answer, renter.Failed):
-            raise renter.as_error(answer)
+        if isinstance(answer, Failed):
+            raise as_error(answer)
         return answer

@@ -15,8 +15,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from disagctl import errors
-from disagctl.errors import DisagctlError, UnexpectedError
+from disagctl.errors import UnexpectedError
+from disagctl.failed import Failed, as_failed
 from disagctl.provision.base import NodeHandle, NodeRequest, Provisioner
 from disagctl.provision.sky.names import owner
 
@@ -60,34 +60,9 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
     lines: tuple[str, ...] = ()
 
 
-class Failed(msgspec.Struct, tag=True, frozen=True):
-    """A DisagctlError of this class."""
-
-    kind: str
-    what: str
-    why: str
-    next: str
-    code: str
-
-
 Question: TypeAlias = Launch | List | Release | Logs
 QUESTION: Final = msgspec.msgpack.Decoder(Question)
 ANSWER: Final = msgspec.msgpack.Decoder(Answer | Failed)
-
-
-def as_failed(err: Exception) -> Failed:
-    """For the wire. What is no error of ours is unexpected, and said in one line."""
-    if not isinstance(err, DisagctlError):
-        err = UnexpectedError(f"{type(err).__name__}: {err}"[:500])
-    return Failed(type(err).__name__, err.what, err.why, err.next, err.error_code)
-
-
-def as_error(failed: Failed) -> DisagctlError:
-    """The same error again."""
-    kind = getattr(errors, failed.kind, UnexpectedError)
-    if not (isinstance(kind, type) and issubclass(kind, DisagctlError)):
-        kind = UnexpectedError
-    return kind(failed.what, why=failed.why, next=failed.next, code=failed.code)
 
 
 async def receive(reader: asyncio.StreamReader) -> bytes:

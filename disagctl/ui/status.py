@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from disagctl.ui.tables import NOTHING, bar, clean, nbytes, percent, seconds, sparkline, state, table
-from disagctl.views import EventView, LoopView, NodeView, StageView, StatusView, WorkerView
+from disagctl.views import ClassView, EventView, LoopView, NodeView, StageView, StatusView, WorkerView
 
 EVENTS_SHOWN: Final = 8
 EVENTS_MOST: Final = 20
@@ -33,6 +33,10 @@ def service_status(view: StatusView, *, now: float, history: Sequence[float] = (
     if view.stages:
         parts += [Text(), stage_table(view.stages, several=several, gpus=gpus_of(view))]
         used += len(view.stages) + 3
+    promised = [one for one in view.classes if one.objective_s is not None]
+    if promised:
+        parts += [Text(), class_table(promised, several=several)]
+        used += len(promised) + 3
     nodes = view.nodes if any(node.provider != "local" for node in view.nodes) else []
     if nodes:
         used += len(nodes) + 3
@@ -141,6 +145,16 @@ def stage_table(
         numbers = [_count(value) for value in (stage.switching, stage.draining, held, stage.queued)]
         times = (seconds(stage.seconds_per_request), seconds(stage.p95_s))
         made.add_row(role(stage.model, stage.stage, several=several), ready, *numbers, busy, *times)
+    return made
+
+
+def class_table(classes: Iterable[ClassView], *, several: bool) -> Table:
+    """A row a kind of request that something is promised for."""
+    made = table("REQUESTS", "DONE", "P95", "PROMISED", "KEPT", right=("DONE", "P95", "PROMISED", "KEPT"))
+    for one in classes:
+        name = f"{one.model} {one.shape}" if several else one.shape
+        kept = NOTHING if one.slo_attainment is None else percent(one.slo_attainment)
+        made.add_row(name, str(one.finished), seconds(one.p95_s), seconds(one.objective_s), kept)
     return made
 
 

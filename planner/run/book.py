@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from planner.domain import Role, Shape, TaskRef
+from planner.domain import Batch, Role, Shape, TaskRef
 from planner.run.dispatch import Pool, Waiting, Worker
 from planner.run.effects import Assign, Attempt, CancelTask, Effect, Finish, Release
 
@@ -29,6 +29,8 @@ class Limits(msgspec.Struct, frozen=True):
     transit_s: float = 1.0  # so long a task may be on its way to a worker that does not know of it yet
     max_pauses: int = 8  # of a request; then it runs to its end
     min_window: int = 4  # finished outputs that may wait in front of a stage, at least
+    batch: int = 1  # tasks that a worker may compute at once
+    batch_wait_s: float = 0.0  # so long a task may wait for others while a worker idles
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -55,6 +57,8 @@ class Lease(msgspec.Struct):
     touched_s: float
     started: bool = False
     pausing: bool = False
+    batch: Batch | None = None
+    degree: int = 0  # GPUs of the worker's; 0: all
 
 
 class Request(msgspec.Struct):
@@ -78,6 +82,9 @@ class Request(msgspec.Struct):
     blamed: set[str] = msgspec.field(default_factory=set)
     charged: set[int] = msgspec.field(default_factory=set)  # epochs in evidence: a worker given up may come back
     fenced: set[int] = msgspec.field(default_factory=set)  # epochs a worker was told to forget: never adopted again
+    alike: str = ""  # requests of a stage may share a batch with those that have the same; "": with none
+    alone: bool = False  # a batch with it took its worker down: it shares none any more
+    waiting_s: float | None = None  # since when it is first in line
     losses: int = 0  # since it last got further than ever before
     furthest: int = 0
     publishing: TaskRef | None = None
@@ -103,6 +110,11 @@ class Request(msgspec.Struct):
         """The role that the request needs next, or is with."""
         return self.roles[self.at] if self.roles else Role(self.model, self.stages[self.at])
 
+    @property
+    def sociable(self) -> bool:
+        """Whether it may share a batch: what has failed is tried by itself, and what was paused goes on by itself."""
+        return bool(self.alike) and not self.alone and not self.evidence and self.resumable is None
+
 
 class Book:
     """All unfinished requests and all live workers. Methods with an underscore are for :class:`Ledger` alone."""
@@ -126,6 +138,7 @@ class Book:
         self._hold_until_s: float | None = None
         self._last_tick_s: float | None = None
         self._deadlines: list[tuple[float, str]] = []
+        self.look_again_s: float | None = None  # when a task has waited long enough for others
 
     def begin(self, incarnation: int) -> None:
         """Give out epochs above those of all earlier incarnations."""
@@ -198,19 +211,38 @@ class Book:
             if request is None:
                 continue
             worker = None if self._blocked(request) else pool.pick(request.blamed)
-            if worker is None:
+            if worker is None or self._waits(request, worker, len(waiting) + 1, now):
                 waiting.push(request.id, request.priority, request.seq)
                 break
-            self._assign(request, worker, now)
+            self._assign(request, worker, now, self._shared(request))
             sent = True
         before = self._before.get(role)
         if sent and before is not None and self.queued(before):
             self._dirty[before] = None
 
-    def _assign(self, request: Request, worker: Worker, now: float) -> None:
+    def _waits(self, request: Request, worker: Worker, line: int, now: float) -> bool:
+        """Whether it is worth while to leave a worker idle for a moment: until there is a batch, or time is up."""
+        wait_s = self.limits.batch_wait_s
+        if not wait_s or not request.sociable or worker.leases or line >= self.limits.batch:
+            return False
+        if request.waiting_s is None:
+            request.waiting_s = now
+        due = request.waiting_s + wait_s
+        if now >= due:
+            return False
+        self.look_again_s = due if self.look_again_s is None else min(due, self.look_again_s)
+        return True
+
+    def _shared(self, request: Request) -> Batch | None:
+        """The batch that the request may share with those that wait as it does."""
+        return Batch(request.alike, self.limits.batch) if self.limits.batch > 1 and request.sociable else None
+
+    def _assign(
+        self, request: Request, worker: Worker, now: float, batch: Batch | None = None, degree: int = 0
+    ) -> None:
         self._epoch += 1
         ref = TaskRef(request.id, request.stages[request.at], self._epoch)
-        request.lease = Lease(ref, worker.id, now, now)
+        request.lease, request.waiting_s = Lease(ref, worker.id, now, now, batch=batch, degree=degree), None
         worker.leases[request.id] = ref.epoch
         self._pool(worker.role).place(worker)
         attempt, snapshot = len(request.evidence) + 1, request.resumable
@@ -219,7 +251,9 @@ class Book:
         else:
             source = request.input if request.at == 0 else request.outputs[request.at - 1].handle
             at, spent = 0, 0.0
-        self._out.append(Assign(worker.id, ref, request.model, attempt, request.payload, source, at, spent))
+        self._out.append(
+            Assign(worker.id, ref, request.model, attempt, request.payload, source, at, spent, batch, degree)
+        )
 
     def _current(self, worker_id: str, ref: TaskRef) -> Request | None:
         request = self.requests.get(ref.request)

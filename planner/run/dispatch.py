@@ -18,6 +18,8 @@ MAX_SLOTS: Final = 64
 AHEAD_S: Final = 0.02  # enough work to bridge a round trip to the head, when tasks are shorter than that
 SHORTEST_S: Final = AHEAD_S / MAX_SLOTS  # from here down the most that there is
 MAX_AHEAD: Final = 16  # tasks held ahead because their tensors take long: each of them is memory
+NONE: Final = -1
+STALE_ENTRIES: Final = 256  # of requests that no longer wait, in a queue that nobody pops
 LATE: Final = 4.0  # mean deviations above the mean, as late as a transfer is expected to be (as TCP's timer, RFC 6298)
 
 
@@ -46,8 +48,10 @@ class Waiting:
             heapq.heappush(self._heap, (-priority, seq, request))
 
     def discard(self, request: str) -> None:
-        """Take out, if it is there. Its heap entry is skipped when it surfaces."""
+        """Take out, if it is there. Its heap entry is skipped when it surfaces, or goes when most are such."""
         self._live.discard(request)
+        if len(self._heap) > 2 * len(self._live) + STALE_ENTRIES:
+            self._heap = sorted({entry for entry in self._heap if entry[2] in self._live})
 
     def pop(self) -> str | None:
         """The first in line."""
@@ -68,6 +72,7 @@ class Worker(msgspec.Struct):
     seen_s: float
     draining: bool = False
     accelerator: str = ""
+    gpus: int = 1  # that it can spread a task over
     preemptible: bool = False  # its tasks can be paused between two steps
     leases: dict[str, int] = msgspec.field(default_factory=dict)
     outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id
@@ -75,12 +80,14 @@ class Worker(msgspec.Struct):
     seconds: float | None = None  # moving mean of compute time
     fetch_s: float = 0.0  # moving mean of the time an input takes to arrive, and of how far it is off that
     fetch_off_s: float = 0.0
+    batch: int = 1  # tasks that it may compute at once
 
     @property
     def slots(self) -> int:
         """Tasks it may hold: one computing, and so many ahead that the next input is there when it is done.
 
-        That is at least ``prefetch``, more when tasks are shorter than a round trip or than a late transfer; 0 stays 0.
+        That is at least ``prefetch``, more when tasks are shorter than a round trip or than a late transfer; 0 stays 0. Where
+        tasks are batched: a batch computing, and the next one gathering behind it.
         """
         if self.draining:
             return 0
@@ -93,6 +100,8 @@ class Worker(msgspec.Struct):
                 ahead = max(ahead, min(MAX_SLOTS - 1, int(AHEAD_S / seconds)))
             late_s = self.fetch_s + LATE * self.fetch_off_s
             ahead = max(ahead, min(MAX_AHEAD, math.ceil(late_s / seconds) + 1 if late_s else 0))
+        if self.batch > 1:
+            return min(MAX_SLOTS, self.batch + max(ahead, self.batch if ahead else 0))
         return 1 + ahead
 
     def observe(self, seconds: float, fetch_s: float = 0.0) -> None:
@@ -106,14 +115,12 @@ class Worker(msgspec.Struct):
 class Pool:
     """Workers of one role that have credit, by how many tasks they hold."""
 
-    __slots__ = ("_buckets", "_least", "_loads", "_slots", "_where", "total_load", "total_slots", "workers")
+    __slots__ = ("_buckets", "_least", "_seats", "total_load", "total_slots", "workers")
 
     def __init__(self) -> None:
         self._buckets: list[dict[str, Worker]] = [{} for _ in range(MAX_SLOTS + 1)]
         self._least = 0  # all buckets below this one are empty
-        self._where: dict[str, int] = {}
-        self._slots: dict[str, int] = {}
-        self._loads: dict[str, int] = {}
+        self._seats: dict[str, list[int]] = {}  # worker → its slots, its load, its bucket or NONE
         self.total_slots = 0  # of all workers placed, with and without credit
         self.total_load = 0  # tasks out with them
         self.workers = 0  # those that take tasks
@@ -121,36 +128,37 @@ class Pool:
     def place(self, worker: Worker) -> None:
         """Put the worker where its load now belongs; without credit it is in no bucket."""
         name, load, slots = worker.id, len(worker.leases), worker.slots
-        old = self._where.pop(name, None)
-        if old is not None:
+        seat = self._seats.get(name)
+        if seat is None:
+            seat = self._seats[name] = [0, 0, NONE]
+        had_slots, had_load, old = seat
+        if old != NONE:
             del self._buckets[old][name]
-        before = self._slots.get(name, 0)
-        if slots != before:
-            self.total_slots += slots - before
-            self.workers += (slots > 0) - (before > 0)
-            self._slots[name] = slots
-        self.total_load += load - self._loads.get(name, 0)
-        self._loads[name] = load
+        if slots != had_slots:
+            self.total_slots += slots - had_slots
+            self.workers += (slots > 0) - (had_slots > 0)
+        self.total_load += load - had_load
+        bucket = NONE
         if load < slots:
+            bucket = load
             self._buckets[load][name] = worker
-            self._where[name] = load
             self._least = min(self._least, load)
+        seat[:] = slots, load, bucket
 
     def remove(self, worker_id: str) -> None:
         """Forget the worker."""
-        slots = self._slots.pop(worker_id, 0)
+        slots, load, old = self._seats.pop(worker_id, (0, 0, NONE))
         self.total_slots -= slots
         self.workers -= slots > 0
-        self.total_load -= self._loads.pop(worker_id, 0)
-        old = self._where.pop(worker_id, None)
-        if old is not None:
+        self.total_load -= load
+        if old != NONE:
             del self._buckets[old][worker_id]
 
     def pick(self, avoid: set[str]) -> Worker | None:
         """The least loaded worker, one that is not to be avoided if there is such a one with credit."""
-        if not self._where:
-            return None
         while not self._buckets[self._least]:
+            if self._least == MAX_SLOTS:
+                return None
             self._least += 1
         fallback = None
         for bucket in islice(self._buckets, self._least, None):

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from planner.domain import TaskRef
+from planner.domain import Batch, TaskRef
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -29,6 +29,8 @@ class Assign(msgspec.Struct, frozen=True):
         0  # not 0: ``input`` is a snapshot after so many steps, in which lie ``spent_s`` seconds of compute
     )
     spent_s: float = 0.0
+    batch: Batch | None = None
+    degree: int = 0  # GPUs of the worker's; 0: all
 
 
 class CancelTask(msgspec.Struct, frozen=True):
@@ -43,6 +45,14 @@ class PauseTask(msgspec.Struct, frozen=True):
 
     worker: str
     ref: TaskRef
+
+
+class SpreadTask(msgspec.Struct, frozen=True):
+    """Tell a worker to compute a task on so many of its GPUs."""
+
+    worker: str
+    ref: TaskRef
+    degree: int
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -79,4 +89,4 @@ class Condemn(msgspec.Struct, frozen=True):
     why: str
 
 
-Effect = Assign | CancelTask | PauseTask | Release | Publish | Finish | Condemn
+Effect = Assign | CancelTask | PauseTask | SpreadTask | Release | Publish | Finish | Condemn

@@ -85,6 +85,7 @@ class Ledger(Viewing):
         now: float,
         *,
         preemptible: bool = False,
+        gpus: int = 1,
         accelerator: str = "",
     ) -> None:
         """A worker has loaded a role and grants credit. What it made in an earlier role it still holds."""
@@ -96,10 +97,11 @@ class Ledger(Viewing):
             self._pool(known.role).remove(worker_id)
             known.role, known.computing, known.seconds = role, None, None
         if known is None:
-            known = Worker(worker_id, role, prefetch, now)
+            known = Worker(worker_id, role, prefetch, now, batch=self.limits.batch)
             self.workers[worker_id] = known
         known.seen_s = now
         known.draining, known.preemptible, known.accelerator = False, preemptible, accelerator
+        known.gpus = gpus
         self._pool(role).place(known)
         self._dirty[role] = None
 
@@ -124,20 +126,23 @@ class Ledger(Viewing):
     def worker_lost(self, worker_id: str, why: str, charge: Sequence[TaskRef] | None = None) -> None:
         """The worker is gone with all it held.
 
-        ``charge``: what it is known to have been computing; None: unknown, then the task that it started last.
+        ``charge``: what it is known to have been computing; None: unknown, then the task that it started last. Of a batch
+        nobody is charged: which of them it was shows when each is tried alone.
         """
         worker = self.workers.pop(worker_id, None)
         if worker is None:
             return
         self._pool(worker.role).remove(worker_id)
+        blamed = self._computing(worker) if charge is None else charge
         for key, request_id in list(worker.outputs.items()):
             self._output_gone(request_id, key)
         for request_id in list(worker.leases):
             request = self.requests.get(request_id)
             if request is not None and request.lease is not None and request.lease.worker == worker_id:
                 lease = request.lease
-                charged = lease.ref == worker.computing if charge is None else lease.ref in charge
-                self._lease_lost(request, lease, why, charged=charged)
+                suspect = lease.ref in blamed
+                request.alone = request.alone or (suspect and len(blamed) > 1)
+                self._lease_lost(request, lease, why, charged=suspect and len(blamed) == 1)
 
     def resync(
         self,
@@ -322,6 +327,9 @@ class Ledger(Viewing):
 
     def effects(self, now: float) -> list[Effect]:
         """Dispatch what can be dispatched, and hand over everything to be done, in order."""
+        if self.look_again_s is not None and now >= self.look_again_s:
+            self.look_again_s = None
+            self._dirty.update(dict.fromkeys(self._waiting))
         if self.policy is not None:
             if self._dirty or (self._ask_s is not None and now >= self._ask_s):
                 self._consult(now)
@@ -425,6 +433,13 @@ class Ledger(Viewing):
                 self._revoke(request)
                 self._enqueue(request)
                 self._dispatch(worker.role, now)
+
+    def _computing(self, worker: Worker) -> list[TaskRef]:
+        """What it was computing as far as it told: the task that it started last, and those that may be in a batch with it."""
+        last = next((lease for lease in self._leases(worker) if lease.ref == worker.computing), None)
+        if last is None or last.batch is None:
+            return [] if last is None else [last.ref]
+        return [lease.ref for lease in self._leases(worker) if lease.started and lease.batch == last.batch]
 
     def _idle(self, role: Role, blamed: set[str]) -> bool:
         idle = (w for w in self.workers.values() if w.role == role and not w.leases and not w.draining)

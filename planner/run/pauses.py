@@ -32,6 +32,11 @@ class Pauses(Book):
         self._out.append(PauseTask(lease.worker, lease.ref))
         return True
 
+    def pause_all(self, worker_id: str) -> int:
+        """Have a worker that will be gone soon stop whatever it has; how many tasks that are."""
+        worker = self.workers.get(worker_id)
+        return sum(self.pause(request, bounded=False) for request in list(worker.leases)) if worker is not None else 0
+
     def paused(self, worker_id: str, ref: TaskRef, step: int, seconds: float, handle: Any) -> bool:
         """The task was stopped. ``handle``: to the snapshot after ``step`` steps; None: it begins anew from its input.
 

@@ -10,12 +10,16 @@ one model, and then runs requests through it step by step. Everything that cross
     result = job.finish()                      # a Parcel for the next stage, or the finished File
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from stages.parcel import Parcel
 from stages.protocol import ModelSource
+
+# Request fields in which the members of a batch may differ: texts, and what concerns one member only.
+OWN_FIELDS: Final = frozenset({"prompt", "negative_prompt", "seed", "fps", "output_format"})
 
 
 class RequestError(ValueError):
@@ -91,6 +95,14 @@ class Suspendable(Job, Protocol):
         """Put that back; the next ``step`` goes on as if nothing had been between."""
 
 
+@runtime_checkable
+class Spreadable(Job, Protocol):
+    """A job that can be computed on several GPUs. Optional: the stage says how many it has."""
+
+    def spread(self, degree: int) -> None:
+        """Be computed on so many from the next ``step`` on; on all where there are fewer."""
+
+
 class StageModel(Protocol):
     """One loaded stage.
 
@@ -122,6 +134,48 @@ class Parkable(StageModel, Protocol):
 
     def unpark(self) -> None:
         """Back onto the device, ready to ``start``."""
+
+
+class BatchJob(Protocol):
+    """Several requests inside one stage, computed together. Members are named by their place in what it was started with."""
+
+    @property
+    def total_steps(self) -> int:
+        """Number of ``step`` calls until all are computed."""
+
+    @property
+    def steps_done(self) -> int:
+        """Steps computed so far."""
+
+    def step(self) -> bool:
+        """Compute one step of every member. True while more remain."""
+
+    def snapshot(self, member: int) -> Parcel:
+        """What the member's own ``Job`` would have given at this step boundary, for ``StageModel.resume``."""
+
+    def leave(self, member: int) -> None:
+        """The member is no longer computed, from this step boundary on. The last one does not leave."""
+
+    def finish(self) -> list[Parcel | File]:
+        """The results of those that have not left, in order."""
+
+
+@runtime_checkable
+class Batching(StageModel, Protocol):
+    """A stage that computes several requests at once faster than one after another. Optional for an adapter.
+
+    Results may differ from those of single requests by rounding, so a service batches only where its spec says so.
+    """
+
+    @property
+    def max_batch(self) -> int:
+        """Most requests in a batch."""
+
+    def batch_key(self, params: dict[str, Any], inputs: Parcel | None) -> str | None:
+        """Requests with equal keys can be computed together; None: this one only alone. Cheap, raises nothing."""
+
+    def start_batch(self, requests: Sequence[tuple[dict[str, Any], Parcel | None]]) -> BatchJob:
+        """Begin requests of one key. Raises RequestError when one of them is at fault, without saying which."""
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """Pixels → file bytes, the same bytes every time: no timestamps, one encoder thread, bit-exact flags."""
 
+from collections.abc import Mapping
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.models.base import File, RequestError
+from stages.models.base import File, ModelCard, RequestError
 
 Pixels = npt.NDArray[np.uint8]
 IMAGE_FORMATS: Final = ("png", "jpeg", "webp")
@@ -65,6 +66,14 @@ def encode_video(frames: Pixels, fps: float | None = None, output_format: str | 
                 file.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
             file.mux(stream.encode())
         return File("video/mp4", path.read_bytes())
+
+
+def encode_result(result: Any, card: ModelCard, params: Mapping[str, Any]) -> File:
+    """The first picture or video of a pipeline's output as a file."""
+    pixels = to_uint8(np.asarray(result[0]))
+    if card.modality == "video":
+        return encode_video(pixels, params.get("fps") or card.defaults.get("fps"), params.get("output_format"))
+    return encode_image(pixels, params.get("output_format"))
 
 
 def _stream(file: Any, width: int, height: int, fps: float) -> Any:

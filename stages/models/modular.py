@@ -6,18 +6,17 @@ No family is named here: stages, components and wire follow from what the pipeli
 
 import copy
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import numpy as np
 import torch
 
-from stages.models import experts
+from stages.models import batch, experts
 from stages.models import snapshot as snapshots
 from stages.models.base import File, Job, ModelCard, ModelError, RequestError, StageModel
 from stages.models.blocks import StagePlan, is_loop, open_pipeline, plan_stage, steps_in_order
-from stages.models.cards import INDEX, STAGES, read_card, read_config
+from stages.models.cards import EXPERTS, INDEX, STAGES, read_card, read_config
 from stages.models.checks import check, input_image
 from stages.models.guidance import Guidance
 from stages.models.loading import (
@@ -28,14 +27,16 @@ from stages.models.loading import (
     peak_bytes,
     prepare_process,
 )
-from stages.models.media import encode_image, encode_video, to_uint8
+from stages.models.media import encode_result
 from stages.models.quantise import check_precision
+from stages.models.spread import SpreadStage, check_spreadable
 from stages.models.state import (
     GENERATOR,
     initial_state,
     initial_values,
     make_generator,
     read_wire,
+    result_of,
     write_wire,
 )
 from stages.models.stepper import Stepper
@@ -43,7 +44,7 @@ from stages.models.weights import configs, fetch, is_model_id
 from stages.parcel import Parcel
 from stages.protocol import ModelSource
 
-_RESULTS: Final = ("images", "videos")
+MAX_BATCH: Final = 64  # memory ends sooner; a batch that does not fit is computed one by one
 T = TypeVar("T")
 
 
@@ -73,7 +74,11 @@ class ModularAdapter:
         full = open_pipeline(folder)
         plan = plan_stage(full, card.workflow, stage)
         fetch(source, folder, needed_components(full, plan))
-        return ModularStage(card, plan, load_stage(full, plan, folder, source, where), where)
+        loaded = ModularStage(card, plan, load_stage(full, plan, folder, source, where), where)
+        if source.ranks == 1:
+            return loaded
+        check_spreadable(source, stage, STAGES[1])
+        return SpreadStage(loaded, source, stage, where)
 
 
 class ModularStage:
@@ -95,19 +100,41 @@ class ModularStage:
         if self.plan.stage == experts.LOW and inputs is not None:
             return self.resume(params, inputs)  # what the other expert hands on is its snapshot
         initial = self._initial(params)
-        wire: dict[str, Any] = {}
-        if self.plan.stage == STAGES[0]:
-            image = input_image(inputs, self.card, params)
-            if image is not None:
-                initial["image"] = image
-        else:
-            wire = read_wire(inputs, self.device)
+        wire = self._wire(inputs)
+        image = input_image(inputs, self.card, params) if self.plan.stage == STAGES[0] else None
+        if image is not None:
+            initial["image"] = image
         state = initial_state(self.plan, initial, wire)
         if GENERATOR in initial:
             state.set(GENERATOR, make_generator(params, wire))
         stepper = Stepper(self.pipeline, self.plan.leaves, state)
         _blaming_request(stepper.prepare)
         return self._job(params, initial, stepper)
+
+    @property
+    def max_batch(self) -> int:
+        """A bound on what a request costs to merge."""
+        return MAX_BATCH
+
+    def batch_key(self, params: dict[str, Any], inputs: Parcel | None) -> str | None:
+        """Of requests that differ in their texts and seeds only. None where there is an input picture, or a second expert."""
+        first = self.plan.stage == STAGES[0]
+        if self.plan.stage in EXPERTS or (first and (inputs is not None or self.card.needs_image)):
+            return None
+        return batch.key_of(params, inputs)
+
+    def start_batch(self, requests: Sequence[tuple[dict[str, Any], Parcel | None]]) -> batch.ModularBatch:
+        """Begin requests of one key. Raises RequestError, without a word on which is at fault."""
+        for params, _ in requests:
+            check(params, self.card)
+        members = [batch.Member(params, self._initial(params), self._wire(inputs)) for params, inputs in requests]
+        merged = self._initial(batch.merge_params([member.params for member in members]))
+        job = batch.ModularBatch(self, members, merged)
+        _blaming_request(job.stepper.prepare)
+        return job
+
+    def _wire(self, inputs: Parcel | None) -> dict[str, Any]:
+        return {} if self.plan.stage == STAGES[0] else read_wire(inputs, self.device)
 
     def resume(self, params: dict[str, Any], snapshot: Parcel) -> Job:
         """Go on from a snapshot of this stage, taken here or by another worker."""
@@ -197,8 +224,7 @@ class ModularJob:
         state = self._stepper.finish()
         if self._model.plan.stage != STAGES[-1]:
             return write_wire(self._model.plan, state, self._initial, self._params, self._model.device)
-        result = next(state.values[name] for name in _RESULTS if state.values.get(name) is not None)
-        return encode_result(result, self._model.card, self._params)
+        return encode_result(result_of(state), self._model.card, self._params)
 
 
 class FirstExpertJob(ModularJob):
@@ -207,14 +233,6 @@ class FirstExpertJob(ModularJob):
     def finish(self) -> Parcel | File:
         """The snapshot at the boundary, which the second expert takes up."""
         return self.snapshot()
-
-
-def encode_result(result: Any, card: ModelCard, params: dict[str, Any]) -> File:
-    """The first picture or video of a pipeline's output as a file."""
-    pixels = to_uint8(np.asarray(result[0]))
-    if card.modality == "video":
-        return encode_video(pixels, params.get("fps") or card.defaults.get("fps"), params.get("output_format"))
-    return encode_image(pixels, params.get("output_format"))
 
 
 def _ignored(plan: StagePlan) -> frozenset[str] | None:

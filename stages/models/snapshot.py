@@ -15,8 +15,11 @@ _NOT_STATE: Final = frozenset({"_internal_dict"})  # a scheduler's config: every
 _GENERATOR: Final = "generator"
 
 
-def take(stepper: Stepper, device: torch.device) -> Parcel:
-    """Snapshot a job at a step boundary. Raises ParcelError for a loop that cannot be taken apart."""
+def take(stepper: Stepper, device: torch.device, scheduler: Mapping[str, Any] | None = None) -> Parcel:
+    """Snapshot a job at a step boundary. Raises ParcelError for a loop that cannot be taken apart.
+
+    ``scheduler``: its state, where it is not the pipeline's (of one member of a batch).
+    """
     if not stepper.steppable:
         msg = "this pipeline's loop runs in one piece: it cannot be paused"
         raise ParcelError(msg)
@@ -30,7 +33,7 @@ def take(stepper: Stepper, device: torch.device) -> Parcel:
         "kinds": {kind: list(dict.fromkeys(names)) for kind, names in stepper.state.kwargs_mapping.items()},
         "block": {name: value for name, value in block.items() if name not in shared},
         "shared": shared,  # held once: the prompt's embeddings are in both
-        "scheduler": scheduler_state(stepper.pipeline.scheduler),
+        "scheduler": scheduler_state(stepper.pipeline.scheduler) if scheduler is None else scheduler,
         "generator": None if generator is None else generator.get_state(),
     }
     return pack_values(tree, device)

@@ -14,6 +14,7 @@ from stages.parcel import Parcel, ParcelError
 GENERATOR: Final = "generator"
 _VALUES: Final = "values"
 _KINDS: Final = "kinds"
+_RESULTS: Final = ("images", "videos")
 # Request fields that pipelines know by another name.
 _ALIASES: Final = {"frame_rate": "fps"}
 
@@ -91,6 +92,11 @@ def write_wire(
     except ParcelError as err:  # not ParcelError: the input is not at fault
         msg = f"the {plan.stage} stage cannot hand on its result: {err}"
         raise ModelError(msg) from err
+
+
+def result_of(state: PipelineState) -> Any:
+    """What the last stage made: a list of pictures or videos."""
+    return next(state.values[name] for name in _RESULTS if state.values.get(name) is not None)
 
 
 def _same(value: Any, initial: Any) -> bool:

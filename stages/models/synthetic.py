@@ -14,6 +14,7 @@ import hashlib
 import os
 import random
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +42,8 @@ class StageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the request's ``num_inference_steps`` (``steps`` where it names none) takes this long. out_bytes: size of the tensor
     handed on. artifact_bytes: the final picture is padded to at least this. load_s: time to load. unpark_s: time to come
     back from the host's memory, where its weights then wait while the worker has another role; without it they are
-    dropped. weights_gib: reported as peak memory; allocated only with ``allocate``. fail_prompt / crash_prompt: a request
+    dropped. max_batch: requests that it computes at once. batch_growth: a batch of n takes 1 + (n - 1)·batch_growth times as
+    long as one. weights_gib: reported as peak memory; allocated only with ``allocate``. fail_prompt / crash_prompt: a request
     whose prompt contains this text raises RuntimeError / ends the process with code 9.
     """
 
@@ -52,6 +54,8 @@ class StageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     artifact_bytes: int = 0
     load_s: float = 0.0
     unpark_s: float | None = None
+    max_batch: int = 64
+    batch_growth: float = 1.0
     weights_gib: float = 0.0
     allocate: bool = False
     fail_prompt: str | None = None
@@ -67,8 +71,9 @@ def parse(options: bytes) -> dict[str, StageOptions]:
         raise ModelError(msg) from err
     for name, opts in stages.items():
         amounts = (opts.seconds, opts.seconds_per_step or 0.0, opts.out_bytes, opts.artifact_bytes, opts.load_s)
-        if min(*amounts, opts.unpark_s or 0.0) < 0 or opts.weights_gib < 0 or opts.steps < 1:
-            msg = f"options of the synthetic model: {name}: amounts must not be negative, nor steps less than 1"
+        others = (opts.unpark_s or 0.0, opts.weights_gib, opts.batch_growth)
+        if min(*amounts, *others) < 0 or min(opts.steps, opts.max_batch) < 1:
+            msg = f"options of the synthetic model: {name}: amounts must not be negative, nor steps or max_batch less than 1"
             raise ModelError(msg)
     return stages or {name: StageOptions() for name in DEFAULT_STAGES}
 
@@ -135,6 +140,20 @@ class SyntheticStage:
         values = unpack(snapshot)
         return SyntheticJob(self, params, values["digest"], values["steps_done"], time.monotonic())
 
+    @property
+    def max_batch(self) -> int:
+        """As its options say."""
+        return self.options.max_batch
+
+    def batch_key(self, params: dict[str, Any], inputs: Parcel | None) -> str | None:
+        """The step count."""
+        own = None if self.options.seconds_per_step is None else params.get("num_inference_steps")
+        return str(own or self.options.steps)
+
+    def start_batch(self, requests: Sequence[tuple[dict[str, Any], Parcel | None]]) -> "SyntheticBatch":
+        """Begin requests of one step count."""
+        return SyntheticBatch([self.start(params, inputs) for params, inputs in requests])
+
     def unload(self) -> None:
         """Drop the allocated weights, if any."""
         self._weights = b""
@@ -174,10 +193,18 @@ class SyntheticJob:
 
     def step(self) -> bool:
         """Wait one step's time. True while more remain."""
-        self._misbehave()
+        self.misbehave()
+        self.wait()
+        return self.advance()
+
+    def wait(self, batch: int = 1) -> None:
+        """Let a step's time pass, of so many requests at once."""
         if self._pause_s:
-            self._due_s += self._pause_s
+            self._due_s += self._pause_s * (1 + (batch - 1) * self._stage.options.batch_growth)
             time.sleep(max(0.0, self._due_s - time.monotonic()))
+
+    def advance(self) -> bool:
+        """A step is over. True while more remain."""
         self.steps_done += 1
         return self.steps_done < self.total_steps
 
@@ -205,13 +232,44 @@ class SyntheticJob:
             values["payload"] = Leaf((options.out_bytes,), "uint8", data)
         return pack(values)
 
-    def _misbehave(self) -> None:
+    def misbehave(self) -> None:
+        """Fail, if the prompt asks for it."""
         options = self._stage.options
         if options.crash_prompt and options.crash_prompt in (self._prompt or ""):
             os._exit(_CRASH_CODE)
         if options.fail_prompt and options.fail_prompt in (self._prompt or ""):
             msg = "the synthetic model was told to fail on this prompt"
             raise RuntimeError(msg)
+
+
+class SyntheticBatch:
+    """Requests of one step count at once."""
+
+    def __init__(self, jobs: list[SyntheticJob]) -> None:
+        self._jobs = dict(enumerate(jobs))
+        self._clock = jobs[-1]  # it began last
+        self.total_steps = jobs[0].total_steps
+        self.steps_done = 0
+
+    def step(self) -> bool:
+        """Wait one step's time. True while more remain."""
+        for job in self._jobs.values():
+            job.misbehave()
+        self._clock.wait(len(self._jobs))
+        self.steps_done += 1
+        return any([job.advance() for job in self._jobs.values()])  # noqa: C419  # all of them
+
+    def snapshot(self, member: int) -> Parcel:
+        """As of the member alone."""
+        return self._jobs[member].snapshot()
+
+    def leave(self, member: int) -> None:
+        """One less."""
+        del self._jobs[member]
+
+    def finish(self) -> list[Parcel | File]:
+        """As of each alone."""
+        return [job.finish() for job in self._jobs.values()]
 
 
 @lru_cache(maxsize=8)

@@ -6,7 +6,7 @@ from disagctl.engine import Engine
 from disagctl.roster import Roster
 from planner.domain import Role, TaskRef
 from planner.run import effects as fx
-from planner.run.book import Request
+from planner.run.book import Limits, Request
 from planner.run.ledger import Ledger
 from stages import protocol as wire
 
@@ -18,9 +18,9 @@ SOURCE = wire.ModelSource("m", "synthetic")
 class Bench:
     """An engine whose hub and desk only take notes."""
 
-    def __init__(self, count: int = 1, wanted: dict[Role, int] | None = None) -> None:
+    def __init__(self, count: int = 1, wanted: dict[Role, int] | None = None, limits: Limits | None = None) -> None:
         self.now = 0.0
-        self.ledger, self.roster = Ledger(1), Roster(wanted or {ENCODE: count})
+        self.ledger, self.roster = Ledger(1, limits), Roster(wanted or {ENCODE: count})
         self.engine = Engine(
             self.ledger, self.roster, 1, dict.fromkeys(self.roster.wanted, SOURCE), 2, lambda: self.now
         )
@@ -94,8 +94,8 @@ class Bench:
         self.roster.wanted = {Role("m", stage): count for stage, count in counts.items()}
         self.rewish()
 
-    def submit(self, name: str, stages: tuple[str, ...] = ("encode",)) -> TaskRef | None:
-        self.ledger.submit(Request(name, "m", stages, b"{}", 0, self.now))
+    def submit(self, name: str, stages: tuple[str, ...] = ("encode",), alike: str = "") -> TaskRef | None:
+        self.ledger.submit(Request(name, "m", stages, b"{}", 0, self.now, alike=alike))
         self.engine.act()
         lease = self.ledger.requests[name].lease
         return lease.ref if lease else None

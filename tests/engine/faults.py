@@ -49,7 +49,7 @@ def kill(world: World) -> None:
 
 
 def kill_computing(world: World) -> None:
-    busy = [p for p in world.procs.values() if p.alive and p.computing is not None and _bearable(world, p)]
+    busy = [p for p in world.procs.values() if p.alive and p.computing and _bearable(world, p)]
     if busy:
         proc = world.clockwork.rng.choice(busy)
         world.say(f"kill -9 {proc.id}, computing {proc.computing}")
@@ -84,7 +84,7 @@ def wedge(world: World) -> None:
 def stall(world: World) -> None:
     """Its computing thread hangs."""
     proc = _victim(world)
-    if proc is not None and proc.computing is not None:
+    if proc is not None and proc.computing:
         world.say(f"{proc.id} stalls, computing {proc.computing}")
         proc.stalled = True
 
@@ -148,6 +148,26 @@ def lose_node(world: World) -> None:
     if node.alive and all(_bearable(world, proc) for proc in node.procs.values()):
         world.say(f"node {node.id} is lost")
         node.lose()
+
+
+def lose_spot_node(world: World) -> None:
+    """With notice, or with one that is lost on the way or comes too late."""
+    if not world.nodes:
+        return
+    node = world.clockwork.rng.choice(list(world.nodes.values()))
+    seconds = world.clockwork.rng.choice((0.5, 3.0, 12.0))
+    world.say(f"node {node.id} will be taken away in {seconds:g} s")
+    node.notice()
+
+    def lose() -> None:
+        if node.alive:
+            if all(_bearable(world, proc) for proc in node.procs.values()):
+                world.say(f"node {node.id} is taken away")
+                node.lose()
+            else:
+                world.until(1.0, lose)
+
+    world.until(seconds, lose)
 
 
 def replay(world: World) -> None:
@@ -262,6 +282,7 @@ FAULTS: list[tuple[Fault, int]] = [
     (delay_frames, 2),
     (cut, 3),
     (lose_node, 1),
+    (lose_spot_node, 2),
     (replay, 2),
     (slow_stage, 1),
     (cancel_some, 2),

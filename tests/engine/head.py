@@ -115,7 +115,7 @@ class Head:
         self.alive, self.asleep = True, False
         self.born_s = world.clockwork.now
         store.incarnation += 1
-        self.ledger = Ledger(0, Limits(stall_s=STALL_S))
+        self.ledger = Ledger(0, Limits(stall_s=STALL_S, batch=world.batch, batch_wait_s=world.batch_wait_s))
         if world.dispatch is not None:
             self.ledger.serve_by((world.dispatch, make(world.dispatch, Guesses())))
         self.roster = Roster(dict(world.wanted))
@@ -140,7 +140,15 @@ class Head:
     def request(self, row: Row) -> Request:
         now = self.world.clockwork.now
         return Request(
-            row.id, "m", self.world.stages, row.id.encode(), 0, now, priority=row.priority, due_s=now + row.patience_s
+            row.id,
+            "m",
+            self.world.stages,
+            row.id.encode(),
+            0,
+            now,
+            priority=row.priority,
+            due_s=now + row.patience_s,
+            alike="" if self.world.batch == 1 else "ab"[len(row.id) % 2],
         )
 
     def accept(self, row: Row, accepted: Callable[[], None]) -> None:

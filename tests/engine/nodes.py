@@ -12,6 +12,7 @@ from stages.protocol import (
     AgentMessage,
     AgentOrder,
     GpuInfo,
+    Notice,
     Welcome,
     Who,
     Wishes,
@@ -48,6 +49,10 @@ class Node:
         self.alive = False
         for proc in list(self.procs.values()):
             proc.die(-9)
+
+    def notice(self) -> None:
+        """It will be taken away soon."""
+        self._send(Notice("spot"))
 
     def died(self, proc: Proc, code: int) -> None:
         """A child has ended: noticed at the next poll. The flight recorder tells what it was computing."""

@@ -23,6 +23,8 @@ def make(seed: int, *, most: int = 7, talk: bool = False) -> World:
         synchronous=seed % 7 == 3,
         requests=24 if seed % 3 else 40,
         talk=talk,
+        batch=4 if seed % 4 in (1, 2) else 1,
+        batch_wait_s=0.3 if seed % 8 in (1, 2) else 0.0,
         dispatch=None if seed % 2 == 0 else DispatchConfig(POLICIES[seed // 2 % 3]),
     )
     faults.draw(world, most=most)

@@ -100,8 +100,9 @@ def test_a_worker_that_ended_is_forgotten_even_if_nobody_said_so(noticed: str) -
     bench = Bench()
     bench.up()
     ref = bench.submit("a")
+    assert ref is not None
     if noticed == "exit":
-        bench.hear("n1", wire.AgentBeat(1, (wire.WorkerVitals(WORKER, SLOT, 1, "exited", -9, computing=ref),)))
+        bench.hear("n1", wire.AgentBeat(1, (wire.WorkerVitals(WORKER, SLOT, 1, "exited", -9, computing=(ref,)),)))
     else:
         bench.pass_time(6.0)
     assert bench.roster.workers == {}
@@ -277,3 +278,18 @@ def test_a_remembered_result_is_counted_and_no_compute_time() -> None:
     bench.hear(WORKER, wire.Done(ref, 0.001, artifact=artifact, cached=True))
     assert bench.engine.remembered == {ENCODE: [0, 1]}
     assert bench.engine.durations == {}
+
+
+def test_a_node_that_will_be_taken_away_is_given_nothing_and_its_tasks_are_paused() -> None:
+    bench = Bench()
+    bench.up()
+    first = bench.submit("a")
+    assert first is not None
+    bench.hear("n1", wire.Notice("spot"))
+    assert bench.told(WORKER) == ["Assign", "Drain", "Pause"]
+    assert bench.events.count("notice") == 1
+    bench.hear("n1", wire.Notice("spot"))
+    assert bench.told(WORKER) == []
+    bench.hear(WORKER, wire.Paused(first, 0, 0))
+    assert bench.holder("a") is None  # there is no other worker yet
+    assert bench.ledger.requests["a"].snapshot is None

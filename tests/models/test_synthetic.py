@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stages.models.base import File, ModelError
+from stages.models.base import Batching, File, ModelError
 from stages.models.synthetic import SyntheticAdapter, SyntheticStage
 from stages.parcel import Parcel
 from stages.protocol import ModelSource
@@ -152,3 +152,21 @@ print((time.perf_counter() - begin) / 2000)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert float(done.stdout) < 0.0005
+
+
+def test_a_batch_takes_as_long_as_its_law_says_and_changes_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    model = stage("denoise", {"denoise": {"seconds": 1.0, "steps": 2, "batch_growth": 0.25}})
+    requests: list[tuple[dict[str, Any], Parcel | None]] = [({"prompt": text, "seed": 1}, None) for text in "abcde"]
+    assert isinstance(model, Batching)
+    job = model.start_batch(requests)
+    assert job.step()
+    assert slept == [0.5 * (1 + 4 * 0.25)]
+    snapshot = job.snapshot(1)
+    job.leave(1)
+    assert not job.step()
+    kept = [request for at, request in enumerate(requests) if at != 1]
+    assert job.finish() == [finish(model.start(*request)) for request in kept]
+    assert finish(model.resume(requests[1][0], snapshot)) == finish(model.start(*requests[1]))

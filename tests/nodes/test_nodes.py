@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from disagctl.store.rows import NodeRow
 from planner.run.fleet import NodeWish
 from tests.nodes.cloud import H100, H100_WEST, L4, SMALL, WISH, Cloud, Dead, Head
 
@@ -121,6 +122,23 @@ def test_the_budget_is_a_wall_for_the_dearest_offer_and_replacements_wait_behind
         await head.turns(60)  # the first one is known to cost 4: there is room for one that may cost 5
         assert len(cloud.machines) == 2
         assert sum(row.reserved for row in head.nodes.open) <= 9.5
+        head.close()
+
+    run(play())
+
+
+def test_the_machine_of_the_head_itself_takes_its_part_of_the_budget(cloud: Cloud, tmp_path: Path) -> None:
+    async def play() -> None:
+        own = NodeRow("head", "sky", "small", 1.0, "", None, "up", 0.0, reserved=1.0, billed_from=0.0)
+        head = Head(cloud, tmp_path / "db", (WISH,), max_usd_per_hour=5.5, head=own)
+        await head.turns(4)
+        assert head.nodes.failures[WISH.key].kind == "over_budget", "5 for the dearest offer, 1 for the head"
+        assert head.nodes.book.usd_per_hour() == 1.0
+        head.close()
+        head = Head(cloud, tmp_path / "db", (WISH,), max_usd_per_hour=6.0, head=own)
+        await head.turns(20)
+        assert len(cloud.machines) == 1
+        assert head.nodes.book.usd_per_hour() == 5.0
         head.close()
 
     run(play())

@@ -21,6 +21,8 @@ uv pip install -q 'setuptools<70' 'click<8.3.0' 'pydantic-core==2.41.1' 'ray[def
 uv venv -q --seed --relocatable --system-site-packages --python /usr/bin/python3 $HOME/sky-user-env
 bash $HOME/kit/install.sh core
 DISAGCTL_CACHE=/opt/disagctl bash $HOME/kit/install.sh sky:aws
+cd /opt/disagctl/libraries-*/lib/python3.*/site-packages  # folders for byte code, made later, would make the wheel look old
+/opt/disagctl/libraries-*/bin/python -m compileall -q sky sky_templates
 /opt/disagctl/libraries-*/bin/python -c 'from sky.backends import wheel_utils; wheel_utils.build_sky_wheel()'
 """
 

@@ -54,8 +54,13 @@ class Site:
         }
 
     def start_api(self) -> None:
-        """SkyPilot's API server, from a process of its own: whoever starts it by a call has a child that outlives it."""
-        self.run(sky_command(), "api", "start", timeout=300.0)
+        """SkyPilot's API server, from a process of its own: whoever starts it by a call has a child that outlives it.
+
+        Before that the wheel of SkyPilot that travels to nodes: else the first launches build it, all at once.
+        """
+        build = "from sky.backends import wheel_utils; wheel_utils.build_sky_wheel()"
+        self.run(sys.executable, "-c", build, timeout=600.0)
+        self.run(sky_command(), "api", "start", timeout=600.0)
 
     def run(
         self, *command: str | Path, timeout: float = 120.0, check: bool = True

@@ -25,10 +25,10 @@ def assign(name: str, *, inline: bool = False, epoch: int = 1) -> wire.Assign:
     return wire.Assign(wire.Task(ref(name, epoch), "m", 1, b"{}", offer(name, inline=inline)))
 
 
-def ready(*, synchronous: bool = False) -> WorkerCore:
+def ready(*, synchronous: bool = False, light: bool = False) -> WorkerCore:
     core = WorkerCore("n1.m.denoise.0.1", "n1", 1, synchronous=synchronous)
     assert core.message(wire.SetRole(DENOISE, SOURCE)) == [do.Load(DENOISE, SOURCE)]
-    assert core.loaded(DENOISE, 2.0, 0) == [do.Send(wire.RoleReady(DENOISE, 2.0))]
+    assert core.loaded(DENOISE, 2.0, 0, light=light) == [do.Send(wire.RoleReady(DENOISE, 2.0))]
     return core
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from stages import core as limits
 from stages import instructions as do
+from stages import line
 from stages import protocol as wire
 from tests.stages.bench import ARTIFACT, assign, finish, hello, kinds, offer, ready, ref
 
@@ -27,6 +28,18 @@ def test_what_is_small_is_published_by_the_computing_thread() -> None:
     core = ready()
     assert kinds(core.message(assign("a", inline=True))) == ["Send Started", "Compute a"]
     assert core.published(ref("a"), None, ARTIFACT, 3.0) == [do.Send(wire.Done(ref("a"), 3.0, None, ARTIFACT))]
+
+
+def test_a_light_task_is_computed_at_once_and_its_start_is_not_told() -> None:
+    core = ready(light=True)
+    assert kinds(core.message(assign("a", inline=True))) == ["Compute a"]
+    assert kinds(core.message(assign("b", inline=True))) == ["Compute b"]
+    assert core.published(ref("a"), None, ARTIFACT, 1e-5) == [do.Send(wire.Done(ref("a"), 1e-5, None, ARTIFACT))]
+    assert core.message(wire.Cancel(ref("b"))) == [do.Stop(ref("b"))]
+    assert core.published(ref("b"), None, ARTIFACT, 1e-5) == [do.Forget(ref("b").key)]
+    assert hello(core) == ({}, ["a"])
+    assert kinds(core.message(assign("c"))) == ["Fetch c"]
+    assert kinds(core.fetched(ref("c"), 0.0)) == ["Send Started", "Compute c"]
 
 
 def test_the_same_assignment_twice_is_one_task() -> None:
@@ -68,7 +81,7 @@ def test_the_next_inputs_come_while_this_one_computes_and_the_last_result_leaves
     assert kinds(core.message(assign("c"))) == ["Fetch c"]
     assert kinds(core.computed(ref("a"), 1.0)) == ["Publish a", "Send Started"]
     states = {held.task.ref.request: held.state for held in core.tasks.values()}
-    assert states == {"a": limits.PUBLISHING, "b": limits.COMPUTING, "c": limits.FETCHING}
+    assert states == {"a": line.PUBLISHING, "b": line.COMPUTING, "c": line.FETCHING}
 
 
 def test_one_late_input_does_not_hold_up_the_others_and_fetches_are_bounded() -> None:
@@ -140,10 +153,10 @@ def test_the_line_is_longer_for_tasks_that_take_no_time() -> None:
     core = ready()
     for i in range(2 * limits.BRISK_AHEAD):
         core.message(assign(f"r{i}", inline=True))
-    started = [held for held in core.tasks.values() if held.state == limits.COMPUTING]
+    started = [held for held in core.tasks.values() if held.state == line.COMPUTING]
     assert len(started) == 1 + limits.AHEAD
     core.published(ref("r0"), offer("r0"), None, limits.BRISK_S / 2)
-    computing = [held for held in core.tasks.values() if held.state == limits.COMPUTING]
+    computing = [held for held in core.tasks.values() if held.state == line.COMPUTING]
     assert len(computing) == 1 + limits.BRISK_AHEAD
     assert [held.started for held in computing] == [True] + limits.BRISK_AHEAD * [False]
 
@@ -226,3 +239,11 @@ def test_a_worker_that_cannot_stop_what_was_cancelled_no_longer_vouches_for_itse
     assert core.beat() == []
     core.stopped(ref("a"))
     assert core.beat() == [do.Send(wire.Beat(0))]
+
+
+def test_the_number_of_gpus_of_a_task_changes_while_it_computes() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    assert core.message(wire.Spread(ref("a"), 2)) == [do.SetDegree(ref("a"), 2)]
+    core.published(ref("a"), None, ARTIFACT, 3.0)
+    assert core.message(wire.Spread(ref("a"), 1)) == []

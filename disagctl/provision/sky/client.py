@@ -101,8 +101,8 @@ def library() -> Any:
 
 
 @_patient
-def _started() -> None:
-    """Its API server runs."""
+def start() -> None:
+    """See that its API server runs: the first time that takes long."""
     library()
     from sky.server import common
 
@@ -112,7 +112,7 @@ def _started() -> None:
 def launch(task: dict[str, Any], cluster: str) -> str:
     """Ask for a cluster that runs this task; returns the request's id."""
     sky = library()
-    _started()  # patiently; the launch itself is asked for once
+    start()  # patiently; the launch itself is asked for once
     with contextlib.redirect_stdout(sys.stderr):  # it says there what it does, and standard output is for data
         return str(sky.launch(sky.Task.from_yaml_config(task), cluster_name=cluster))
 
@@ -121,7 +121,7 @@ def launch(task: dict[str, Any], cluster: str) -> str:
 def launches(cluster: str | None = None) -> list[Launch]:
     """Launches of this cluster, oldest first; without a name, those under way of all clusters."""
     sky = library()
-    _started()  # api_status takes a server that does not run for one without requests
+    start()  # api_status takes a server that does not run for one without requests
     found = sky.api_status(all_status=cluster is not None, cluster_name=cluster)
     return [
         Launch(one.request_id, one.cluster_name or "", _STATES.get(one.status, "failed"))

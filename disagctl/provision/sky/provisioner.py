@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Listed: TypeAlias = list[NodeHandle]  # inside the class, ``list`` is a method
 
+START_S: Final = 600.0  # its import and its API server's start, the first time
 CALL_S: Final = 60.0  # SkyPilot's answer to a question
 ASK_S: Final = 180.0  # … to one that it hands on to providers
 JOB_S: Final = 30.0  # … of one machine, through SSH
@@ -53,6 +54,8 @@ class SkyProvisioner:
         self._asked_s = -math.inf  # when the providers were last asked for all
         self._failed: dict[str, Verdict] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
+        self._starting = asyncio.Lock()
+        self._api_up = False
 
     async def launch(self, request: NodeRequest) -> NodeHandle:
         """Ask SkyPilot for it, unless it has been asked already."""
@@ -245,6 +248,14 @@ class SkyProvisioner:
 
     async def _call(self, timeout: float, function: Callable[..., T], *args: object, **kwargs: object) -> T:
         """A blocking call in a thread; TimeoutError when there is no answer in time. The thread keeps nobody from exiting."""
+        if not self._api_up:
+            async with self._starting:
+                if not self._api_up:
+                    await self._in_thread(START_S, client.start)
+                    self._api_up = True
+        return await self._in_thread(timeout, function, *args, **kwargs)
+
+    async def _in_thread(self, timeout: float, function: Callable[..., T], *args: object, **kwargs: object) -> T:
         loop = asyncio.get_running_loop()
         await self._threads.acquire()
         future: asyncio.Future[T] = loop.create_future()

@@ -51,6 +51,7 @@ def agent_task(request: NodeRequest, kit: Path, folder: Path, extra: str) -> dic
     tags = labels(request.uid, request.node, request.intent)
     task["resources"] = {"ordered": [base_with(base, offer, tags) for offer in request.offers]}
     task["envs"]["DISAGCTL_EXTRA"] = extra
+    task["run"] = str(task["run"]).replace("agent.sh", request.script)
     mounts = {"~/disagctl/kit": str(kit), "~/disagctl/bootstrap.json": str(folder / "bootstrap.json")}
     mounts |= _secrets(request, folder)
     if not all(offer.cloud.lower() in SHARED_FILES for offer in request.offers):

@@ -1,8 +1,19 @@
 """The GPUs of a View as a policy takes them: which are idle, which go together, and taking them one after another."""
 
-from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
+import msgspec
+
+from planner.domain import Role
 from planner.run.orders import Instance, Job, Running, View
+
+
+class Part(msgspec.Struct, frozen=True):
+    """GPUs among which work can be moved about. ``gpus``: those that can be used."""
+
+    workers: set[str]
+    roles: set[Role]
+    gpus: int
 
 
 class Floor:
@@ -30,6 +41,20 @@ class Floor:
         """By its name."""
         return self._instances.get(worker)
 
+    def roles(self, worker: str) -> frozenset[Role]:
+        """What resides at a worker."""
+        at = self._instances.get(worker)
+        return at.residents if at is not None else frozenset()
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all have the same weights."""
+        return len({one.residents for one in self._instances.values()}) == 1
+
+    def everywhere(self, role: Role) -> bool:
+        """Whether every GPU has the role's weights."""
+        return all(role in one.residents for one in self._instances.values())
+
     def size(self, task: Running) -> int:
         """GPUs that a task holds: those of its instance, or its own and its peers'."""
         at = self._instances.get(task.worker)
@@ -40,9 +65,17 @@ class Floor:
         at = self._instances.get(task.worker)
         return at is not None and at.joins
 
-    def held_back(self, coming: Mapping[str, int]) -> int:
-        """GPUs of tasks that are about to change, as they will be then."""
-        return sum(coming.get(task.jobs[0].request, self.size(task)) for task in self._tasks if task.pausing)
+    def parts(self) -> list[Part]:
+        """GPUs that share roles, directly or by way of others, and what they can do together."""
+        parts: list[Part] = []
+        for worker, at in self._instances.items():
+            gpus = 0 if at.draining or at.loading is not None else max(at.degrees)
+            joined = Part({worker}, set(at.residents), gpus)
+            for other in [part for part in parts if part.roles & at.residents]:
+                parts.remove(other)
+                joined = Part(joined.workers | other.workers, joined.roles | other.roles, joined.gpus + other.gpus)
+            parts.append(joined)
+        return parts
 
     def able(self, job: Job) -> list[Instance]:
         """Idle ones with the job's weights, best first: where its input is, then those that can do little else."""
@@ -75,20 +108,26 @@ class Floor:
             del self._idle[worker]
         return taken
 
-    def grow(self, task: Running, gpus: int) -> tuple[str, ...]:
-        """The task's peers, were it to have up to so many GPUs of its node; its present ones when no more are idle."""
-        at, have = self._instances[task.worker], self.size(task)
+    def reserve(self, wanted: AbstractSet[Role]) -> None:
+        """Take out the idle ones that have any of these roles: they are kept for somebody."""
+        self._idle = {name: one for name, one in self._idle.items() if not one.residents & wanted}
+
+    def grow(self, task: Running, gpus: int, wanted: AbstractSet[Role]) -> tuple[str, ...]:
+        """The task's peers, were it to have up to so many GPUs of its node; its present ones when no more are idle.
+
+        GPUs with a role that others still want (``wanted``) are left to them.
+        """
+        node, have = self._instances[task.worker].node, self.size(task)
         near = [
             one.worker
             for one in self._idle.values()
-            if one.joins and one.node == at.node and task.role in one.residents
+            if one.joins and one.node == node and task.role in one.residents and not one.residents & wanted
         ]
-        wanted = gpus
-        while wanted > have and wanted - have > len(near):
-            wanted //= 2
-        if wanted <= have:
+        while gpus > have and gpus - have > len(near):
+            gpus //= 2
+        if gpus <= have:
             return task.peers
-        more = near[: wanted - have]
+        more = near[: gpus - have]
         for worker in more:
             del self._idle[worker]
         return (*task.peers, *more)

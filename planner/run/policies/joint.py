@@ -3,10 +3,11 @@
 What an option is worth is the policy's: see :mod:`planner.run.policies.genserve` and :mod:`planner.run.policies.trident`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from planner.domain import Role
 from planner.run.orders import AskAgain, DispatchConfig, Job, Order, Pause, Running, SetDegree, Start, Times, View
 from planner.run.policies.floor import Floor
 from planner.run.policies.knapsack import Option, choose
@@ -22,6 +23,7 @@ class Choice(msgspec.Struct):
     options: list[Option]
     task: Running | None = None
     batches: list[list[list[Job]]] = []
+    jobs: Sequence[Job] = ()
 
 
 class Joint:
@@ -35,17 +37,36 @@ class Joint:
     def settle(
         self, view: View, floor: Floor, waiting: Sequence[list[Job]], worth: Worth, again_s: float
     ) -> list[Order]:
-        """The best choice as orders. ``waiting``: jobs by batch key; ``again_s``: when to ask again if GPUs are yet to come."""
+        """The best choice as orders. ``waiting``: jobs by batch key; ``again_s``: when to ask again if GPUs are yet to come.
+
+        GPUs that share no role with others are chosen for by themselves: one stage's workers take nothing from another's.
+        """
         changing = (task.jobs[0].request for task in view.running if task.pausing)
         self._coming = {name: self._coming.get(name, 0) for name in changing}
-        running = [Choice(self._kept(task, floor, worth), task) for task in view.running if not task.pausing]
+        orders: list[Order] = []
+        for part in floor.parts():
+            tasks = [task for task in view.running if task.worker in part.workers]
+            groups = [jobs for jobs in waiting if jobs[0].role in part.roles]
+            orders += self._part(tasks, groups, floor, part.gpus, worth, again_s)
+        return orders
+
+    def _part(
+        self,
+        tasks: Sequence[Running],
+        waiting: Sequence[list[Job]],
+        floor: Floor,
+        gpus: int,
+        worth: Worth,
+        again_s: float,
+    ) -> list[Order]:
+        running = [Choice(self._kept(task, floor, worth), task) for task in tasks if not task.pausing]
         choices = [
             self._alone(jobs[0], floor, worth) if len(jobs) == 1 else self._together(jobs, floor, worth)
             for jobs in waiting
         ]
         fixed = sum(min(one.size for one in choice.options) for choice in running)
-        capacity = max(floor.gpus - floor.held_back(self._coming) - fixed, 0)
-        return self._orders(running, choices, floor, capacity, again_s)
+        held_back = sum(self._coming.get(task.jobs[0].request, floor.size(task)) for task in tasks if task.pausing)
+        return self._orders(running, choices, floor, max(gpus - held_back - fixed, 0), again_s)
 
     # --- options ----------------------------------------------------------------------------------------------
 
@@ -68,7 +89,7 @@ class Joint:
 
     def _alone(self, job: Job, floor: Floor, worth: Worth) -> Choice:
         prospect = self.outlook.prospect(job, floor)
-        choice = Choice([Option(0, worth(job, prospect, 0))], None, [[]])
+        choice = Choice([Option(0, worth(job, prospect, 0))], None, [[]], [job])
         for gpus in floor.degrees if job.steps > 1 else (1,):
             self._add(choice, gpus, worth(job, prospect, gpus), [[job]])
         return choice
@@ -77,7 +98,7 @@ class Joint:
         """Jobs that could share a batch: some each by itself, on more GPUs or fewer, or the first so many as one batch."""
         prospects = [self.outlook.prospect(job, floor) for job in jobs]
         idle = [worth(job, prospect, 0) for job, prospect in zip(jobs, prospects, strict=True)]
-        choice = Choice([Option(0, sum(idle))], None, [[]])
+        choice = Choice([Option(0, sum(idle))], None, [[]], jobs)
         for gpus in floor.degrees if jobs[0].steps > 1 else (1,):
             total = sum(idle)
             for count in range(1, min(len(jobs), floor.gpus // gpus) + 1):
@@ -105,32 +126,91 @@ class Joint:
             least = min(one.size for one in choice.options)
             groups.append([Option(one.size - least, one.value, one.size) for one in choice.options])
         picked = choose([*groups, *(choice.options for choice in waiting)], capacity)
-        orders: list[Order] = []
+        orders, short = _starts(waiting, picked[len(running) :], floor)
+        freed: set[Role] = set()
+        kept: list[Running] = []
         grown: list[tuple[Running, int]] = []
         for choice, option in zip(running, picked[: len(running)], strict=True):
-            if choice.task is not None and option.tag > floor.size(choice.task):
-                grown.append((choice.task, option.tag))
-            elif choice.task is not None and option.tag < floor.size(choice.task):
-                orders.append(self._shrink(choice.task, option.tag))
-        short = False
-        for gpus, members in _in_order(waiting, picked[len(running) :]):
-            workers = floor.take(members[0], gpus)
-            short = short or len(workers) < gpus
-            if workers:
-                orders.append(Start(tuple(job.request for job in members), workers[0], len(workers), workers[1:]))
-        if short:
-            return [*orders, AskAgain(again_s)]
+            task = choice.task
+            if task is None or option.tag == floor.size(task):
+                kept += [task] if task is not None else []
+            elif option.tag > floor.size(task):
+                grown.append((task, option.tag))
+            else:
+                orders += self._shrink(task, option.tag, floor, short, freed)
+        for role in [role for role in short if role not in freed and not floor.everywhere(role)]:
+            orders += self._yielded(short[role], kept, floor, freed)
         for task, gpus in grown:
-            peers = floor.grow(task, gpus)
+            peers = floor.grow(task, gpus, short.keys())
             if len(peers) + 1 > floor.size(task):
                 orders.append(SetDegree(task.jobs[0].request, len(peers) + 1, peers))
                 self._coming[task.jobs[0].request] = len(peers) + 1
-        return orders
+        if not floor.uniform:
+            orders += _leftovers(waiting, orders, floor, short)
+        return [*orders, AskAgain(again_s)] if short else orders
 
-    def _shrink(self, task: Running, gpus: int) -> Order:
+    def _shrink(
+        self, task: Running, gpus: int, floor: Floor, short: Mapping[Role, Job], freed: set[Role]
+    ) -> Sequence[Order]:
+        """Give back GPUs, those first that somebody waits for. Nothing when none of them would be of use to who waits."""
+        peers = sorted(task.peers, key=lambda worker: bool(floor.roles(worker) & short.keys()))
+        stay = peers[: gpus - 1] if gpus else []
+        away = set().union(*(floor.roles(worker) for worker in (task.worker, *task.peers) if worker not in stay))
+        if gpus:
+            away = set().union(*(floor.roles(worker) for worker in peers[gpus - 1 :]))
+        if short and not away & short.keys():
+            return []
+        freed |= away
         name = task.jobs[0].request
         self._coming[name] = gpus
-        return SetDegree(name, gpus, task.peers[: gpus - 1]) if gpus else Pause(name, "others would be late")
+        return [SetDegree(name, gpus, tuple(stay)) if gpus else Pause(name, "others would be late")]
+
+    def _yielded(self, job: Job, tasks: Sequence[Running], floor: Floor, freed: set[Role]) -> Sequence[Order]:
+        """Weights are not everywhere: who computes where the job could, and has more to do, makes room there."""
+        mine = self.outlook.prospect(job, floor).work_s
+        for task in sorted(tasks, key=lambda one: -self.outlook.prospect(one.jobs[0], floor).work_s):
+            name, first = task.jobs[0].request, task.jobs[0]
+            if name in self._coming or first.left < 2 or self.outlook.prospect(first, floor).work_s <= mine:
+                continue
+            stay = [worker for worker in task.peers if job.role not in floor.roles(worker)]
+            if len(stay) < len(task.peers) and self.config.elastic:
+                degree = 1 << ((len(stay) + 1).bit_length() - 1)
+                order: Order = SetDegree(name, degree, tuple(stay[: degree - 1]))
+            elif job.role in floor.roles(task.worker) and self.config.preempt and first.pauses < self.config.max_pauses:
+                degree, order = 0, Pause(name, f"{job.request} waits for its GPU")
+            else:
+                continue
+            self._coming[name] = degree
+            freed.add(job.role)
+            return [order]
+        return []
+
+
+def _starts(waiting: Sequence[Choice], picked: Sequence[Option], floor: Floor) -> tuple[list[Order], dict[Role, Job]]:
+    """What can start, and what of each role has to wait for GPUs."""
+    orders: list[Order] = []
+    short: dict[Role, Job] = {}
+    for gpus, members in _in_order(waiting, picked):
+        workers = floor.take(members[0], gpus)
+        if len(workers) < gpus:
+            short.setdefault(members[0].role, members[0])
+        if workers:
+            orders.append(Start(tuple(job.request for job in members), workers[0], len(workers), workers[1:]))
+    return orders, short
+
+
+def _leftovers(
+    waiting: Sequence[Choice], orders: Sequence[Order], floor: Floor, short: Mapping[Role, Job]
+) -> list[Order]:
+    """GPUs that none of those chosen can use go to whoever can."""
+    begun = {name for order in orders if isinstance(order, Start) for name in order.requests}
+    found: list[Order] = []
+    floor.reserve(short.keys())
+    for job in (job for choice in waiting for job in choice.jobs if job.request not in begun):
+        if not floor.idle:
+            break
+        found += [Start((job.request,), worker) for worker in floor.take(job, 1)]
+    return found
 
 
 def _in_order(waiting: Sequence[Choice], picked: Sequence[Option]) -> list[tuple[int, list[Job]]]:

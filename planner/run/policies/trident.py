@@ -21,7 +21,7 @@ from planner.run.policies.placement import Move, rederive
 KEEP: Final = 0.02  # of a change's worth, relative: see Trident.worth
 EVENLY: Final = 0.6  # 1: shortest first; 0: all alike
 AHEAD_S: Final = 2.0
-WIDEST: Final = 128  # waiting requests that the choice is about, at most
+WIDEST: Final = 64  # waiting requests that the choice is about, at most
 REVIEW_S: Final = 20.0  # between two looks at the placement plan
 PATIENCE: Final = 1.0  # loads that a stage waits before weights are moved for it
 
