@@ -5,6 +5,7 @@ changes between two steps: those that leave forget the request, those that join 
 hangs or fails takes the whole worker down, which its agent replaces; the request is tried again elsewhere.
 """
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -79,6 +80,10 @@ class Ranks:
         for process in self.processes:
             process.kill()
             process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(OSError):  # what nobody read is lost
+                        stream.close()
         self._folder.cleanup()
 
     def _start(self, rank: int, device: torch.device) -> "subprocess.Popen[bytes]":
