@@ -26,7 +26,7 @@ MIB8 = ZERO.replace("encode: {}, denoise: {}", "encode: {out_bytes: 8388608}, de
 
 @asynccontextmanager
 async def running(
-    text: str, ready_s: float = 60.0, prepare: Callable[[Head], None] | None = None
+    text: str, ready_s: float = 180.0, prepare: Callable[[Head], None] | None = None
 ) -> AsyncIterator[Head]:
     """Bring a service up from a spec's text in a home of its own; take it down and leave nothing.
 

@@ -354,8 +354,11 @@ class Engine:
             self.ledger.worker_lost(worker.id, "it lost its role", ())
 
     def _takes_tasks(self, worker: WorkerState, role: Role, now: float, *, preemptible: bool) -> None:
-        gpu = self.roster.accelerator(worker.node)
-        self.ledger.worker_ready(worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu)
+        gpu, source = self.roster.accelerator(worker.node), self.sources.get(role)
+        self.ledger.worker_ready(
+            worker.id, role, self.prefetch, now, preemptible=preemptible, accelerator=gpu,
+            gpus=1 if source is None else source.ranks,
+        )  # fmt: skip
 
     def _tell_reach(self) -> None:
         """Which routes their offers need: each worker for which that has changed."""
@@ -486,6 +489,8 @@ class Engine:
                 self.sender.send(effect.worker, wire.Assign(task_of(effect)))
             case fx.CancelTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Cancel(ref))
+            case fx.SpreadTask(worker=worker, ref=ref, degree=degree):
+                self.sender.send(worker, wire.Spread(ref, degree))
             case fx.PauseTask(worker=worker, ref=ref):
                 self.sender.send(worker, wire.Pause(ref))
             case fx.Publish():

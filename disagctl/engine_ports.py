@@ -37,5 +37,5 @@ def task_of(effect: fx.Assign) -> wire.Task:
     """As it crosses the wire."""
     return wire.Task(
         effect.ref, effect.model, effect.attempt, effect.payload, effect.input,
-        effect.resumed_at, effect.spent_s, effect.batch,
+        effect.resumed_at, effect.spent_s, effect.batch, effect.degree,
     )  # fmt: skip

@@ -131,7 +131,7 @@ def check_memory(spec: Spec, models: dict[str, ModelCard]) -> None:
         weights = weight_bytes(source)
         base = WORKER_BYTES if entry.id == "synthetic" else TORCH_BYTES
         for stage in models[entry.name].stages:
-            count = spec.replicas(entry.name, stage)[0]
+            count = spec.replicas(entry.name, stage)[0] * spec.wish(entry.name, stage).gpus_per_replica
             held = weights.get(stage, 0) * (1 if on_gpu else 2) * share_on_device(spec.source(entry, stage).precision)
             need += count * (int(held) + (0 if on_gpu else base))
     if need > free:

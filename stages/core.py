@@ -23,6 +23,7 @@ from stages.instructions import (
     Load,
     Publish,
     Send,
+    SetDegree,
     SetReach,
     Stop,
     Suspend,
@@ -59,6 +60,7 @@ from stages.protocol import (
     RoleFailed,
     RoleReady,
     SetRole,
+    Spread,
     Started,
     Step,
     Task,
@@ -131,6 +133,8 @@ class WorkerCore:
                 return self._cancel(ref)
             case Pause(ref=ref):
                 return self._pause(ref)
+            case Spread(ref=ref, degree=degree):
+                return [SetDegree(ref, degree)] if ref in self.tasks else []
             case Welcome(head=head):
                 return self._welcome(head)
             case Who():

@@ -54,6 +54,13 @@ class Suspend(msgspec.Struct, frozen=True):
     ref: TaskRef
 
 
+class SetDegree(msgspec.Struct, frozen=True):
+    """From the next step boundary on, compute the task on so many GPUs."""
+
+    ref: TaskRef
+    degree: int
+
+
 class Publish(msgspec.Struct, frozen=True):
     """Offer (or upload) the computed result; answer with ``published`` or ``publish_failed``."""
 
@@ -78,4 +85,6 @@ class SetReach(msgspec.Struct, frozen=True):
     reach: Reach
 
 
-Instruction = Send | Load | Unload | Fetch | Compute | Stop | Suspend | Publish | Forget | AllowPeers | SetReach
+Instruction = (
+    Send | Load | Unload | Fetch | Compute | Stop | Suspend | SetDegree | Publish | Forget | AllowPeers | SetReach
+)

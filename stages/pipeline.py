@@ -22,8 +22,9 @@ from stages.batch import Member, run_together, split
 from stages.cache import OutputCache, key_of
 from stages.closet import Closet
 from stages.core import WorkerCore
+from stages.fetching import try_fetch
 from stages.instructions import Instruction, Load
-from stages.models.base import Batching, BatchJob, File, Job, ModelError, RequestError, StageModel
+from stages.models.base import Batching, BatchJob, File, Job, ModelError, RequestError, Spreadable, StageModel
 from stages.models.registry import choose
 from stages.parcel import Parcel, ParcelError, copied
 from stages.protocol import INLINE_BYTES, Artifact, InlineRoute, ModelSource, Offer, Task
@@ -39,7 +40,6 @@ Post = Callable[[Completion], None]
 
 FETCH_DEADLINE_S: Final = 30.0  # and a second for every SLOWEST_BYTES_PER_S; one that stalls ends sooner
 SLOWEST_BYTES_PER_S: Final = 1 << 17
-FETCH_TRIES: Final = 3  # before the stage that made the input has to compute it again
 STEP_NEWS_S: Final = 0.05  # progress is told at most this often
 
 
@@ -80,6 +80,7 @@ class Pipeline:
         self._inputs: dict[str, Parcel] = {}
         self._results: dict[str, Parcel | File] = {}
         self._stop: set[str] = set()  # keys of tasks
+        self._degrees: dict[str, int] = {}  # tasks whose number of GPUs is to change
         self._pause: set[str] = set()
         self._suspended = suspended or Suspended()
         self._lines: dict[str, queue.SimpleQueue[Callable[[], None] | None]] = {}
@@ -124,8 +125,13 @@ class Pipeline:
         """Stop computing it at the next step, with a snapshot to go on from."""
         self._pause.add(ref.key)
 
+    def set_degree(self, ref: TaskRef, degree: int) -> None:
+        """Compute it on so many GPUs from the next step on."""
+        self._degrees[ref.key] = degree
+
     def forget(self, key: str) -> None:
         """Drop everything kept under the key."""
+        self._degrees.pop(key, None)
         self._suspended.forget(key)
         self._inputs.pop(key, None)
         self._results.pop(key, None)
@@ -207,7 +213,7 @@ class Pipeline:
         assert task.input is not None  # the core fetches only what has a remote input  # noqa: S101
         end = begin + FETCH_DEADLINE_S + task.input.nbytes / SLOWEST_BYTES_PER_S
         try:
-            parcel = self._try_fetch(task.ref, task.input, fetcher, end)
+            parcel = try_fetch(task.ref, task.input, fetcher, end)
         except FetchError as err:
             text, unreachable = str(err), err.unreachable
             log.warning("input of %s/%s: %s", task.ref.request, task.ref.stage, text)
@@ -216,17 +222,6 @@ class Pipeline:
         self._inputs[task.ref.key] = parcel
         took, via = time.monotonic() - begin, fetcher.via
         self._post(lambda core: core.fetched(task.ref, took, via))
-
-    def _try_fetch(self, ref: TaskRef, offer: Offer, fetcher: Fetcher, end: float) -> Parcel:
-        """Bytes that were lost or damaged on the way are asked for again; what is gone is not."""
-        for left in reversed(range(FETCH_TRIES)):
-            try:
-                return fetcher.fetch(offer, end - time.monotonic())
-            except FetchError as err:
-                if err.gone or err.unreachable or left == 0 or time.monotonic() >= end:
-                    raise
-                log.info("input of %s/%s, again: %s", ref.request, ref.stage, err)
-        raise AssertionError  # the last try returns or raises
 
     def _compute_all(self, tasks: tuple[Task, ...]) -> None:
         """In batches, as far as the model can; what cannot be, one by one."""
@@ -396,6 +391,7 @@ class Pipeline:
         """None: stopped on the way."""
         self._recorder.begin(task.ref)
         job = self._job(task, params)
+        _spread(job, task.degree)
         told, first = begin, job.steps_done
         while True:
             if self._stop and task.ref.key in self._stop:
@@ -406,6 +402,8 @@ class Pipeline:
                 and (pausing := self._between(task.ref, job, first, job.snapshot)) is not None
             ):
                 return pausing
+            if self._degrees and task.ref.key in self._degrees:
+                _spread(job, self._degrees.pop(task.ref.key))
             more = job.step()
             if job.total_steps > 1 and (not more or time.monotonic() - told >= STEP_NEWS_S):
                 told = time.monotonic()
@@ -490,6 +488,11 @@ class Pipeline:
     def _fail(self, ref: TaskRef, code: str, message: str, *, retry: bool, param: str | None = None) -> None:
         self._stop.discard(ref.key)
         self._post(lambda core: core.compute_failed(ref, code, message, retry=retry, param=param))
+
+
+def _spread(job: Job, degree: int) -> None:
+    if degree and isinstance(job, Spreadable):
+        job.spread(degree)
 
 
 def shm_worker_dir(service_dir: str, worker: str) -> Path:

@@ -30,6 +30,7 @@ class ModelSource(msgspec.Struct, frozen=True):
     adapter: str | None = None  # entry-point name in ``disagctl.adapters``; None = the first that supports it
     options: bytes = b"{}"  # JSON the adapter understands (the synthetic model's stages; the experts as stages …)
     precision: str = "auto"  # of the stage the source is told for: a name of planner.precision; auto: by ``dtype``
+    ranks: int = 1  # GPUs that a worker of the stage computes on
 
 
 # --- tensors in flight -------------------------------------------------------------------------------------------
@@ -118,6 +119,7 @@ class Task(msgspec.Struct, frozen=True):
     resumed_at: int = 0  # not 0: ``input`` is a snapshot of this stage, taken after so many steps
     spent_s: float = 0.0  # of compute that is in the snapshot; what is told of the task later includes it
     batch: Batch | None = None  # None: computed alone
+    degree: int = 0  # GPUs of its worker's that it is spread over; 0: all
 
 
 # --- worker → head -----------------------------------------------------------------------------------------------
@@ -214,13 +216,10 @@ class Via(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set.
-
-    ``seconds``: of computing it; of a batch the share of each member.
-    """
+    """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set."""
 
     ref: TaskRef
-    seconds: float
+    seconds: float  # of computing it; of a batch, each member's share
     offer: Offer | None = None
     artifact: Artifact | None = None
     fetch_s: float = 0.0  # time the input took to arrive
@@ -337,6 +336,13 @@ class Pause(msgspec.Struct, frozen=True, tag="pause"):
     ref: TaskRef
 
 
+class Spread(msgspec.Struct, frozen=True, tag="spread"):
+    """Compute the task on so many of the worker's GPUs from the next step boundary on; no answer is expected."""
+
+    ref: TaskRef
+    degree: int
+
+
 class Release(msgspec.Struct, frozen=True, tag="release"):
     """These outputs are no longer needed."""
 
@@ -364,7 +370,7 @@ class Reach(msgspec.Struct, frozen=True, tag="reach"):
     relay: bool = False
 
 
-HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Pause | Release | Drain | Peers | Reach
+HeadMessage = Welcome | Who | SetRole | Assign | Cancel | Pause | Spread | Release | Drain | Peers | Reach
 
 # --- agent ↔ head ------------------------------------------------------------------------------------------------
 

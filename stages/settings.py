@@ -30,3 +30,23 @@ def visible_gpus() -> set[int] | None:
 def test_faults() -> str:
     """``DISAGCTL_TEST_FAULTS``: JSON of :class:`stages.transport.faulty.Faults`, set by tests and benchmarks alone."""
     return os.environ.get("DISAGCTL_TEST_FAULTS", "")
+
+
+def groups_on_this_host() -> None:
+    """Processes that compute together listen on the loopback interface only. Before the first of their groups is made."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+
+
+def rank_environment(rank: int | None) -> dict[str, str] | None:
+    """What a process that computes with this one is started with; it sees the GPU of its ``rank`` among those that we see.
+
+    None: there are not so many. ``rank`` None: it computes on the CPU.
+    """
+    env = dict(os.environ)
+    if rank is not None:
+        shown = env.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        if rank >= len(shown):
+            return None
+        env["CUDA_VISIBLE_DEVICES"] = shown[rank]
+    return env

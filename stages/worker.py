@@ -33,6 +33,7 @@ from stages.instructions import (
     Load,
     Publish,
     Send,
+    SetDegree,
     SetReach,
     Stop,
     Suspend,
@@ -227,6 +228,8 @@ class Worker:
                     self.pipeline.publish(ref)
                 case Stop(ref=ref):
                     self.pipeline.stop_task(ref)
+                case SetDegree(ref=ref, degree=degree):
+                    self.pipeline.set_degree(ref, degree)
                 case Suspend(ref=ref):
                     self.pipeline.suspend(ref)
                 case Forget(key=key):

@@ -57,6 +57,7 @@ def profile(  # noqa: PLR0913, PLR0917  # one parameter an option
     from disagctl.profiling.rows import as_row, check, write
     from disagctl.profiling.run import profile as measure
 
+    signal.signal(signal.SIGTERM, _stop)
     if infra != "local":
         check(file)
         flags = {"--stage": stage, "--name": name, "--dtype": dtype, "--precision": precision, "--options": options}
@@ -74,7 +75,6 @@ def profile(  # noqa: PLR0913, PLR0917  # one parameter an option
     if subject.missing:
         say(f"{subject.name}: weights are made up: {subject.missing}")
     outcomes: list[Outcome] = []
-    signal.signal(signal.SIGTERM, _stop)
     for one in devices:
         wanted = _options(subject, one, tuple(shape or ()), stage, repeats)
         with _display() as watch:

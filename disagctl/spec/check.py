@@ -32,6 +32,7 @@ def check(spec: Spec, tree: Map, *, check_files: bool) -> None:
     _stages(spec, tree)
     check_resources(spec, tree)
     _precisions(spec, tree)
+    _spread(spec, tree)
     check_infra(spec, tree, check_files=check_files)
     _networks(spec, tree)
     _transport(spec, tree)
@@ -94,6 +95,16 @@ def _precisions(spec: Spec, tree: Map) -> None:
             problem = unfit(precision, key.rpartition(".")[2])
             if problem:
                 raise Problem(line, problem)
+
+
+def _spread(spec: Spec, tree: Map) -> None:
+    for key, wish in spec.stages.items():
+        line = line_of(tree, "stages", key, "gpus_per_replica")
+        if wish.gpus_per_replica > 1 and not key.endswith("denoise"):
+            raise Problem(line, f"{shown(key)} cannot be spread over several GPUs", "only denoise can", "remove it")
+        if wish.gpus_per_replica > 1 and spec.infra != ["local"]:
+            why = "this version rents no nodes for workers with several GPUs each"
+            raise Problem(line, "gpus_per_replica is for infra: local", why, "remove it")
 
 
 def _networks(spec: Spec, tree: Map) -> None:

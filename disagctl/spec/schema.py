@@ -115,13 +115,14 @@ class StageWish(_Section):
     """What one stage runs on, how many workers it may have, and how they hold its weights.
 
     ``precision``: of several the plan chooses, and without a plan the first is taken; ``auto``: the model's ``dtype``.
-    ``offload``: the weights stay in the host's memory.
+    ``offload``: the weights stay in the host's memory. ``gpus_per_replica``: GPUs of a node that compute a request.
     """
 
     resources: Resources = field(default_factory=Resources)
     replicas: Replicas = None  # None: one here, as many as the plan says elsewhere
     precision: Precision | list[Precision] = "auto"
     offload: bool = False
+    gpus_per_replica: Annotated[int, Meta(ge=1, le=8)] = 1
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -285,7 +286,15 @@ class Spec(_Section):
             options = entry.stages
         elif entry.stages:
             options = {**entry.options, "stages": entry.stages}
-        precision = self.wish(entry.name, stage).precisions[0] if stage is not None else AUTO
+        wish = self.wish(entry.name, stage) if stage is not None else None
+        precision = wish.precisions[0] if wish is not None else AUTO
         return ModelSource(
-            entry.name, entry.id, entry.revision, entry.dtype, entry.adapter, msgspec.json.encode(options), precision
+            entry.name,
+            entry.id,
+            entry.revision,
+            entry.dtype,
+            entry.adapter,
+            msgspec.json.encode(options),
+            precision,
+            1 if wish is None else wish.gpus_per_replica,
         )

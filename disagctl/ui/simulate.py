@@ -48,7 +48,7 @@ def _table(made: Comparison) -> RenderableType:
     return found
 
 
-def _curve(run: Run, width: int = 24) -> str:
+def _curve(run: Run, width: int = 17) -> str:
     minutes = run.by_minute()
     size = max(1, -(-len(minutes) // width))
     return sparkline([sum(minutes[i : i + size]) for i in range(0, len(minutes), size)], width)

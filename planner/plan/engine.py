@@ -188,11 +188,11 @@ def _in_phases(scene: Scene, rules: Rules, level: Level, keep: Keep) -> tuple[Fo
 
     for window in WINDOWS:
         narrowed = prune(scene.universe, scene.market, rules, keep, window)
-        model, opened = build_on(narrowed.market, narrowed), None
+        model, opened, bound = build_on(narrowed.market, narrowed), None, 0.0
         for phase in (phases.relaxed, phases.sketch):
             if isinstance(model, Model):
                 seen = spent(phase(model, end_s - scene.spent_s))
-                opened = phases.opened_by(model, seen) if seen.values else None
+                opened, bound = (phases.opened_by(model, seen), seen.bound) if seen.values else (None, 0.0)
                 model = build_on(phases.cells_of(model, seen), narrowed) if seen.values else model
         if not isinstance(model, Model) or opened is None:
             continue
@@ -202,9 +202,9 @@ def _in_phases(scene: Scene, rules: Rules, level: Level, keep: Keep) -> tuple[Fo
         found = _found(model, first, level)
         if found is None:
             return None, True
-        proven = spent(phases.prove(model, first, end_s - scene.spent_s, scene.gap()))
-        first = phases.against(first, proven.bound)
-        return _found(model, proven, level) or msgspec.structs.replace(found, solution=first), True
+        proven = spent(phases.prove(model, first, end_s - scene.spent_s, scene.gap(), bound))
+        settled = msgspec.structs.replace(found, solution=phases.against(first, proven.bound, scene.gap()))
+        return _found(model, proven, level) or settled, True
     return None, False
 
 

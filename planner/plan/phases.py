@@ -51,15 +51,15 @@ def settle(model: Model, opened: Opened, limit_s: float, gap: float) -> Solution
     return solve(model.problem.fixed(fixed), max(min(limit_s, PHASE_S), LEAST_S), gap * FIRST)
 
 
-def prove(model: Model, first: Solution, limit_s: float, gap: float) -> Solution:
-    """The program itself, from a solution of it; that one, with the gap now known, when no better one is found."""
+def prove(model: Model, first: Solution, limit_s: float, gap: float, bound: float) -> Solution:
+    """The program itself, from a solution of it. ``bound``: what is known of its optimum already, from a sketch."""
     found = solve(model.problem, limit_s, gap, presolve=False, start=first.values)
-    if found.values and found.objective <= first.objective + 1e-9:
-        return found
-    return against(first, found.bound if found.values else 0.0)
+    known = max(bound, found.bound if found.values else 0.0)
+    better = found.values and found.objective <= first.objective + 1e-9
+    return against(found if better else first, known, gap)
 
 
-def against(first: Solution, bound: float) -> Solution:
-    """A solution with its gap to a bound that was found otherwise."""
-    gap = max(first.objective - bound, 0.0) / first.objective if first.objective > 0 else 0.0
-    return msgspec.structs.replace(first, gap=gap)
+def against(found: Solution, bound: float, gap: float) -> Solution:
+    """A solution with its gap to a bound that was found otherwise, and whether that is what was asked for."""
+    reached = max(found.objective - bound, 0.0) / found.objective if found.objective > 0 else 0.0
+    return msgspec.structs.replace(found, gap=reached, status="optimal" if reached <= gap * 1.0001 else "time_limit")

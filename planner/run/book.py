@@ -58,6 +58,7 @@ class Lease(msgspec.Struct):
     started: bool = False
     pausing: bool = False
     batch: Batch | None = None
+    degree: int = 0  # GPUs of the worker's; 0: all
 
 
 class Request(msgspec.Struct):
@@ -236,10 +237,12 @@ class Book:
         """The batch that the request may share with those that wait as it does."""
         return Batch(request.alike, self.limits.batch) if self.limits.batch > 1 and request.sociable else None
 
-    def _assign(self, request: Request, worker: Worker, now: float, batch: Batch | None = None) -> None:
+    def _assign(
+        self, request: Request, worker: Worker, now: float, batch: Batch | None = None, degree: int = 0
+    ) -> None:
         self._epoch += 1
         ref = TaskRef(request.id, request.stages[request.at], self._epoch)
-        request.lease, request.waiting_s = Lease(ref, worker.id, now, now, batch=batch), None
+        request.lease, request.waiting_s = Lease(ref, worker.id, now, now, batch=batch, degree=degree), None
         worker.leases[request.id] = ref.epoch
         self._pool(worker.role).place(worker)
         attempt, snapshot = len(request.evidence) + 1, request.resumable
@@ -248,7 +251,9 @@ class Book:
         else:
             source = request.input if request.at == 0 else request.outputs[request.at - 1].handle
             at, spent = 0, 0.0
-        self._out.append(Assign(worker.id, ref, request.model, attempt, request.payload, source, at, spent, batch))
+        self._out.append(
+            Assign(worker.id, ref, request.model, attempt, request.payload, source, at, spent, batch, degree)
+        )
 
     def _current(self, worker_id: str, ref: TaskRef) -> Request | None:
         request = self.requests.get(ref.request)

@@ -19,6 +19,7 @@ AHEAD_S: Final = 0.02  # enough work to bridge a round trip to the head, when ta
 SHORTEST_S: Final = AHEAD_S / MAX_SLOTS  # from here down the most that there is
 MAX_AHEAD: Final = 16  # tasks held ahead because their tensors take long: each of them is memory
 NONE: Final = -1
+STALE_ENTRIES: Final = 256  # of requests that no longer wait, in a queue that nobody pops
 LATE: Final = 4.0  # mean deviations above the mean, as late as a transfer is expected to be (as TCP's timer, RFC 6298)
 
 
@@ -47,8 +48,10 @@ class Waiting:
             heapq.heappush(self._heap, (-priority, seq, request))
 
     def discard(self, request: str) -> None:
-        """Take out, if it is there. Its heap entry is skipped when it surfaces."""
+        """Take out, if it is there. Its heap entry is skipped when it surfaces, or goes when most are such."""
         self._live.discard(request)
+        if len(self._heap) > 2 * len(self._live) + STALE_ENTRIES:
+            self._heap = sorted({entry for entry in self._heap if entry[2] in self._live})
 
     def pop(self) -> str | None:
         """The first in line."""
@@ -69,6 +72,7 @@ class Worker(msgspec.Struct):
     seen_s: float
     draining: bool = False
     accelerator: str = ""
+    gpus: int = 1  # that it can spread a task over
     preemptible: bool = False  # its tasks can be paused between two steps
     leases: dict[str, int] = msgspec.field(default_factory=dict)
     outputs: dict[str, str] = msgspec.field(default_factory=dict)  # key → request id

@@ -30,6 +30,7 @@ class Assign(msgspec.Struct, frozen=True):
     )
     spent_s: float = 0.0
     batch: Batch | None = None
+    degree: int = 0  # GPUs of the worker's; 0: all
 
 
 class CancelTask(msgspec.Struct, frozen=True):
@@ -44,6 +45,14 @@ class PauseTask(msgspec.Struct, frozen=True):
 
     worker: str
     ref: TaskRef
+
+
+class SpreadTask(msgspec.Struct, frozen=True):
+    """Tell a worker to compute a task on so many of its GPUs."""
+
+    worker: str
+    ref: TaskRef
+    degree: int
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -80,4 +89,4 @@ class Condemn(msgspec.Struct, frozen=True):
     why: str
 
 
-Effect = Assign | CancelTask | PauseTask | Release | Publish | Finish | Condemn
+Effect = Assign | CancelTask | PauseTask | SpreadTask | Release | Publish | Finish | Condemn

@@ -91,8 +91,7 @@ class NodePlanner:
         made = planned.wishes or tuple(NodeWish(key_of(n.offer), (n.offer,), n.nodes) for n in planned.plan.nodes)
         wanted = {wish.key: wish for wish in made}
         present = {one.key: one.wished for one in nodes if one.wished}
-        fewer = all(wish.count <= present.get(key, 0) for key, wish in wanted.items())
-        if planned.share < 1 and fewer:
+        if planned.share < 1 and all(wish.count <= present.get(key, 0) for key, wish in wanted.items()):
             return []  # what is there does as much
         self._served = self._asked_load * planned.share
         if present == {key: wish.count for key, wish in wanted.items()}:
@@ -111,9 +110,13 @@ class NodePlanner:
         why = Reason("load", f"{self._why.text}: {what}", self._why.numbers | {"usd_per_hour": usd})
         spend = sum(wish.count * dearest(wish.offers) for wish in both.values())
         cap = self._config.max_usd_per_hour
-        if fewer or (cap is not None and spend > cap):  # nothing to wait for, or no money to have both
+        up = {one.key: one.up for one in nodes}
+        there = all(wish.count <= up.get(key, 0) for key, wish in wanted.items())
+        if there or (cap is not None and spend > cap):  # nothing to wait for, or no money to have both
             both = wanted
             self._reached()
+        elif {key: wish.count for key, wish in both.items()} == present:
+            return []  # all of it is on its way; what is too much goes when it has come
         return [WishNodes(tuple(both.values()), why)]
 
     def _reached(self) -> None:

@@ -85,6 +85,7 @@ class Ledger(Viewing):
         now: float,
         *,
         preemptible: bool = False,
+        gpus: int = 1,
         accelerator: str = "",
     ) -> None:
         """A worker has loaded a role and grants credit. What it made in an earlier role it still holds."""
@@ -100,6 +101,7 @@ class Ledger(Viewing):
             self.workers[worker_id] = known
         known.seen_s = now
         known.draining, known.preemptible, known.accelerator = False, preemptible, accelerator
+        known.gpus = gpus
         self._pool(role).place(known)
         self._dirty[role] = None
 

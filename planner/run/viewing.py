@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from planner.domain import Batch, Role, Shape
 from planner.run.book import Limits, Request
 from planner.run.dispatch import Worker
+from planner.run.effects import SpreadTask
 from planner.run.orders import (
     AskAgain,
     DispatchConfig,
@@ -20,6 +21,7 @@ from planner.run.orders import (
     Order,
     Pause,
     Running,
+    SetDegree,
     Start,
     View,
 )
@@ -63,14 +65,16 @@ class Viewing(Pauses):
     def obey(self, order: Order, now: float) -> None:
         """Carry out one order, if it still fits."""
         match order:
-            case Start(requests=requests, worker=name):
+            case Start(requests=requests, worker=name, degree=degree):
                 worker = self.workers.get(name)
                 if worker is not None and not worker.leases and not worker.draining:
                     batch = Batch(f"{self._epoch}", min(len(requests), self.limits.batch))
                     for request_id in requests:
-                        self._start(request_id, worker, now, batch if batch.most > 1 else None)
+                        self._start(request_id, worker, now, batch if batch.most > 1 else None, degree)
             case Pause(request=request_id):
                 self.pause(request_id)
+            case SetDegree(request=request_id, degree=degree):
+                self._spread(request_id, degree)
             case AskAgain(at_s=at_s):
                 self._ask_s = self.look_again_s = at_s
             case _:
@@ -83,14 +87,21 @@ class Viewing(Pauses):
             for order in self.policy.decide(self.view(), now):
                 self.obey(order, now)
 
-    def _start(self, request_id: str, worker: Worker, now: float, batch: Batch | None) -> None:
+    def _start(self, request_id: str, worker: Worker, now: float, batch: Batch | None, degree: int) -> None:
         request = self.requests.get(request_id)
         if request is None or request.role != worker.role:
             return
         waiting = self._waiting.get(worker.role)
         if waiting is not None and request_id in waiting:
             waiting.discard(request_id)
-            self._assign(request, worker, now, batch)
+            self._assign(request, worker, now, batch, degree)
+
+    def _spread(self, request_id: str, degree: int) -> None:
+        request = self.requests.get(request_id)
+        lease = request.lease if request is not None else None
+        if lease is not None and lease.batch is None and 1 <= degree <= self.workers[lease.worker].gpus:
+            lease.degree = degree
+            self._out.append(SpreadTask(lease.worker, lease.ref, degree))
 
     def _lines(self) -> list[tuple[Role, list[str]]]:
         return [(role, [n for n in line if n in self.requests]) for role, line in self._waiting.items()]
@@ -100,8 +111,13 @@ class Viewing(Pauses):
         if not leases:
             return None
         jobs = tuple(self._job(self.requests[lease.ref.request]) for lease in leases)
+        degree = leases[0].degree or worker.gpus
         return Running(
-            worker.id, jobs, max(lease.touched_s for lease in leases), pausing=any(lease.pausing for lease in leases)
+            worker.id,
+            jobs,
+            max(lease.touched_s for lease in leases),
+            degree,
+            pausing=any(lease.pausing for lease in leases),
         )
 
     def _job(self, request: Request) -> Job:
@@ -138,5 +154,6 @@ def _instance(worker: Worker) -> Instance:
         worker.accelerator,
         frozenset((worker.role,)),
         0 if worker.leases or worker.draining else 1,
+        tuple(degree for degree in range(1, worker.gpus + 1) if worker.gpus % degree == 0),
         draining=worker.draining,
     )

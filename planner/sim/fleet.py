@@ -158,6 +158,13 @@ class Fleet:
         """The others on its GPU."""
         return [one for one in self._on_gpu[worker.plan.node, worker.plan.gpu] if one is not worker]
 
+    def in_turn(self, worker: SimWorker) -> list[SimWorker]:
+        """Who may compute next on its GPU: those who have waited longest first, itself last."""
+        line = self._on_gpu[worker.plan.node, worker.plan.gpu]
+        line.remove(worker)
+        line.append(worker)
+        return list(line)
+
     def _forget(self, worker: SimWorker) -> None:
         worker.gone = True
         del self.workers[worker.id]

@@ -233,9 +233,8 @@ class World:
         self.observer.completed(worker.role, worker.accelerator, shape, seconds, first=worker.fresh)
         worker.fresh = False
         self.ledger.done(worker.id, task.ref, task.ref.key, seconds)
-        for other in self.fleet.beside(worker):  # in turn
-            self._advance(other)
-        self._advance(worker)
+        for one in self.fleet.in_turn(worker):
+            self._advance(one)
         self.fleet.drained(worker)
 
     # --- the loops --------------------------------------------------------------------------------------------

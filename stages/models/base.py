@@ -95,6 +95,14 @@ class Suspendable(Job, Protocol):
         """Put that back; the next ``step`` goes on as if nothing had been between."""
 
 
+@runtime_checkable
+class Spreadable(Job, Protocol):
+    """A job that can be computed on several GPUs. Optional: the stage says how many it has."""
+
+    def spread(self, degree: int) -> None:
+        """Be computed on so many from the next ``step`` on; on all where there are fewer."""
+
+
 class StageModel(Protocol):
     """One loaded stage.
 

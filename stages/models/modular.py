@@ -29,6 +29,7 @@ from stages.models.loading import (
 )
 from stages.models.media import encode_result
 from stages.models.quantise import check_precision
+from stages.models.spread import SpreadStage, check_spreadable
 from stages.models.state import (
     GENERATOR,
     initial_state,
@@ -73,7 +74,11 @@ class ModularAdapter:
         full = open_pipeline(folder)
         plan = plan_stage(full, card.workflow, stage)
         fetch(source, folder, needed_components(full, plan))
-        return ModularStage(card, plan, load_stage(full, plan, folder, source, where), where)
+        loaded = ModularStage(card, plan, load_stage(full, plan, folder, source, where), where)
+        if source.ranks == 1:
+            return loaded
+        check_spreadable(source, stage, STAGES[1])
+        return SpreadStage(loaded, source, stage, where)
 
 
 class ModularStage:

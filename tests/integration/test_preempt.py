@@ -145,7 +145,7 @@ def test_real_models_paused_moved_and_killed(tmp_path: Path, tiny_model: Callabl
     """Four workers: two denoise long requests when short ones come; then the workers die while one is paused."""
     long, short = FAMILIES[family]
     text = TINY.format(family=family, folder=tiny_model(family), frames=long.get("num_frames", 1))
-    with service(tmp_path, text) as running, admin(running.where, timeout_s=60.0) as client:
+    with service(tmp_path, text, 400.0) as running, admin(running.where, timeout_s=60.0) as client:
         expected = [content(client, post(client, seed, **long)) for seed in (1, 2)]
         apart = content(client, post(client, 3, **short))
         for kills in (0, 2):

@@ -3,6 +3,7 @@
 from planner.domain import TaskRef
 from planner.run import effects as fx
 from planner.run.book import EPOCHS_PER_HEAD, Limits
+from planner.run.dispatch import Waiting
 from planner.run.orders import AskAgain, DispatchConfig, Order, Pause, Start, View
 from tests.planner.lab import DENOISE, ENCODE, Lab
 
@@ -224,3 +225,13 @@ def test_a_policy_is_asked_again_when_it_wants() -> None:
     assert len(script.views) == asked
     lab.pass_time(0.5, alive=["e"])
     assert len(script.views) == asked + 1
+
+
+def test_a_queue_that_a_policy_takes_from_does_not_grow() -> None:
+    line = Waiting()
+    for seq in range(10_000):
+        line.push(f"r{seq}", 0, seq)
+        if seq >= 10:
+            line.discard(f"r{seq - 10}")
+    assert len(line._heap) < 1_000
+    assert [line.pop() for _ in range(11)] == [*(f"r{seq}" for seq in range(9_990, 10_000)), None]

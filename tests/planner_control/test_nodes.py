@@ -89,3 +89,22 @@ def test_a_spent_budget_rents_no_more() -> None:
     planner = NodePlanner(msgspec.structs.replace(CONFIG, max_usd_total=100.0))
     assert step(planner, 5.0, fits=0.5, usd_total=100.0) == []
     assert step(planner, 10.0, fits=0.5, usd_total=99.0)
+
+
+def test_what_is_too_much_stays_until_the_rest_has_come() -> None:
+    planner = NodePlanner(CONFIG)
+    (question,) = step(planner, 5.0, fits=0.6, nodes=(present(SMALL, 2, 4), present(LARGE, 1)))
+    assert isinstance(question, Solve)
+    nodes = (present(SMALL, 2, 4), present(LARGE, 1))
+    assert step(planner, 10.0, fits=0.6, nodes=nodes, planned=answer(question.id, (SMALL, 4))) == []
+    (after,) = step(planner, 400.0, nodes=(present(SMALL, 4), present(LARGE, 1)))
+    assert isinstance(after, WishNodes)
+    assert {one.key: one.count for one in after.wishes} == {key_of(SMALL): 4}
+
+
+def test_less_than_the_load_is_never_a_reason_for_fewer() -> None:
+    planner = NodePlanner(CONFIG)
+    (question,) = step(planner, 5.0, fits=0.6, nodes=(present(SMALL, 4),))
+    assert isinstance(question, Solve)
+    part = msgspec.structs.replace(answer(question.id, (SMALL, 3)), share=0.5)
+    assert step(planner, 10.0, fits=0.6, nodes=(present(SMALL, 4),), planned=part) == []

@@ -140,3 +140,13 @@ def test_one_quick_decoder_does_not_idle_many_denoisers() -> None:
         made, seconds=lambda role, name, shape: 1.0 if role == DECODE else seconds(role, name, shape)
     )
     assert run(fast, 1, 16, 1).between(600, 3600) / 50 == pytest.approx(16 / 63 * 60, rel=0.03)
+
+
+def test_stages_that_share_a_gpu_compute_in_turn() -> None:
+    whole = frozenset({tuple(ROLES), *((role,) for role in ROLES)})
+    made = scenario(steady(FOUR, 60.0, 3600.0), workers=2)
+    config = msgspec.structs.replace(made.policy, fits={"H100": whole}, mode="static")
+    first = SetCounts(dict.fromkeys(ROLES, 2), WHY, {"H100": dict.fromkeys(ROLES, 2)}, {"H100": {tuple(ROLES): 2}})
+    found = World(msgspec.structs.replace(made, policy=config), "whole", [(0.0, first)]).run()
+    each_s = sum(seconds(role, "H100", FOUR) for role in ROLES)
+    assert found.requests == pytest.approx(2 * 3600.0 / each_s, rel=0.05)

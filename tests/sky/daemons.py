@@ -1,5 +1,6 @@
 """Processes that outlive the command that started them, each known by a record of its own."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -76,7 +77,8 @@ class Daemons:
         process.kill()
         _, left = psutil.wait_procs(family, 5)
         for one in left:
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         psutil.wait_procs(left, 5)
         return True
 

@@ -69,7 +69,7 @@ class Shop:
         fields |= {"bundles": "false", "more": ""} | spec
         self.spec.write_text(SPEC.format(name=name, **fields))
 
-    def cli(self, *args: str, timeout: float = 900.0) -> "subprocess.CompletedProcess[str]":
+    def cli(self, *args: str, timeout: float = 1800.0) -> "subprocess.CompletedProcess[str]":
         """One command; what it printed is kept."""
         return subprocess.run(
             self.command(*args), env=self.environment(), cwd=self.folder, stdin=subprocess.DEVNULL,

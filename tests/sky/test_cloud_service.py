@@ -9,7 +9,7 @@ import pytest
 from tests.sky.ec2 import Ec2
 from tests.sky.shop import QUICK, Shop
 
-pytestmark = [pytest.mark.sky_ec2, pytest.mark.timeout(2400), pytest.mark.slow]
+pytestmark = [pytest.mark.sky_ec2, pytest.mark.timeout(3600), pytest.mark.slow]
 
 CATALOG = """cloud,region,instance_type,accelerator,count,price,spot_price,max_nodes
 aws,us-east-1,g6.xlarge,L4,1,0.805,0.32,2

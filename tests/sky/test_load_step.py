@@ -19,7 +19,7 @@ from tests.sky.slurm import Slurm
 
 pytestmark = [pytest.mark.timeout(3000), pytest.mark.usefixtures("healthy"), pytest.mark.slow]
 
-BUDGET = 9.0
+BUDGET = 6.0  # the L4 and two H100: the backlog of the step would like a third
 CATALOG = """cloud,region,instance_type,accelerator,count,price,spot_price,max_nodes
 slurm,skytest,node,H100,1,2.5,,3
 slurm,skytest,node,L4,1,0.7,,2
@@ -139,8 +139,8 @@ def test_a_step_in_the_load_rents_machines_and_gives_them_back(shop: Shop) -> No
     url = f"http://{record['http_host']}:{record['http_port']}"
     customers = Customers(shop, url, shop.cli("token", shop.name).stdout.strip())
     try:
-        customers.per_min = 70.0
-        seen.until(lambda s: denoisers(s) == 3, 900)
+        customers.per_min = 45.0
+        seen.until(lambda s: denoisers(s) == 2, 900)
         assert seen.said("nodes"), "and says why"
         customers.per_min = 6.0
         status = seen.until(lambda s: [n["accelerator"] for n in s["nodes"]].count("H100") == 1, 1800)
@@ -152,4 +152,4 @@ def test_a_step_in_the_load_rents_machines_and_gives_them_back(shop: Shop) -> No
     assert status["requests"]["failed"] == status["requests"]["cancelled"] == 0
     assert status["requests"]["succeeded"] == len(got)
     assert 5.0 < seen.dearest <= BUDGET
-    assert any("no longer wished for" in why or "wished for" in why for why in seen.said("node_draining"))
+    assert seen.said("node_draining")

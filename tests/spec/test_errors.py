@@ -39,6 +39,8 @@ CASES = {
     "precisions": (HEAD + "stages:\n  denoise:\n    precision: [bf16, nf4]\n    offload: true", 6, "cannot be offloaded"),
     "no precision": (HEAD + "stages:\n  denoise:\n    precision: []", 6, "empty list"),
     "quantised VAE": (HEAD + "stages:\n  decode: {precision: int8}", 5, "not quantised"),
+    "spread decode": (HEAD + "stages:\n  decode: {gpus_per_replica: 2}", 5, "only denoise can"),
+    "spread on rented nodes": (HEAD + "infra: aws\nstages:\n  denoise: {gpus_per_replica: 2}", 6, "infra: local"),
     "options of a real model": ("name: x\nworkload: {rate: 1/s}\nmodel:\n  id: a/b\n  options: {expert: split}", 5, "expert"),
     "stage of experts": (
         "name: x\nworkload: {rate: 1/s}\nmodel: {id: a/b, options: {experts: split}}\nstages: {denoise: {}}", 4, "denoise_low",

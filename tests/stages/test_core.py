@@ -239,3 +239,11 @@ def test_a_worker_that_cannot_stop_what_was_cancelled_no_longer_vouches_for_itse
     assert core.beat() == []
     core.stopped(ref("a"))
     assert core.beat() == [do.Send(wire.Beat(0))]
+
+
+def test_the_number_of_gpus_of_a_task_changes_while_it_computes() -> None:
+    core = ready()
+    core.message(assign("a", inline=True))
+    assert core.message(wire.Spread(ref("a"), 2)) == [do.SetDegree(ref("a"), 2)]
+    core.published(ref("a"), None, ARTIFACT, 3.0)
+    assert core.message(wire.Spread(ref("a"), 1)) == []
