@@ -54,7 +54,7 @@ async def run(*, cache: bool) -> tuple[float, list[bytes]]:
                 return await picture(head, prompt, seed)
 
         pictures = await asyncio.gather(*(one(seed, prompt) for seed, prompt in enumerate(wanted)))
-        return sum(head.engine.durations[Role(head.models()[0].name, "encode")]), pictures
+        return sum(head.engine.tally.durations[Role(head.models()[0].name, "encode")]), pictures
 
 
 async def measure() -> list[Figure]:

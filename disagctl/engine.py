@@ -5,7 +5,7 @@ This is the interpreter of :mod:`planner.run.effects` for the real world. It dec
 
 import logging
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -13,6 +13,7 @@ from disagctl.engine_ports import Desk, Sender, task_of
 from disagctl.evacuation import evacuate
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
 from disagctl.routes import Routes
+from disagctl.tally import Tally
 from disagctl.watcher import Watcher
 from planner.domain import Role, TaskRef
 from planner.run import effects as fx
@@ -23,7 +24,6 @@ from stages import protocol as wire
 log = logging.getLogger(__name__)
 
 ROLE_RETRY_S: Final = 10.0
-RECENT: Final = 512  # durations remembered of a role
 SILENCE_AGAIN_S: Final = 60.0
 AGENT_NEWS: Final = (wire.AgentHello, wire.AgentBeat)
 MAX_TOLD: Final = 10_000  # outputs that a peer may name ahead of its Hello
@@ -47,10 +47,8 @@ class Engine:
         self.sender: Sender
         self.desk: Desk
         self.watcher = Watcher()
-        self.durations: defaultdict[Role, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self.tally = Tally()
         self.routes = Routes(roster)
-        self.remembered: dict[Role, list[int]] = {}  # tasks whose result was computed, and remembered
-        self.batches: dict[Role, deque[int]] = {}  # tasks that were computed at once with each of the last results
         self.alarm: Callable[[float], None] = lambda _at_s: None  # act again then, should nothing happen before
         self._holding: dict[str, dict[TaskRef, wire.HeldOutput]] = {}  # told before the Hello that they belong to
         self._awake_s: float | None = None
@@ -447,16 +445,12 @@ class Engine:
 
     def _count(self, worker: WorkerState, request: Request, done: wire.Done) -> None:
         """Remember how long it took, if it was computed and not remembered."""
-        role = request.roles[request.stages.index(done.ref.stage)]
-        if done.cached is not None:
-            self.remembered.setdefault(role, [0, 0])[done.cached] += 1
         if done.cached:
             self.watcher.idle(worker.id)
         else:
             self.watcher.completed(worker, request, done)
             worker.done += 1  # after: it tells the first one in a role
-            self.durations[role].append(done.seconds)
-            self.batches.setdefault(role, deque(maxlen=RECENT)).append(done.batch)
+        self.tally.add(request.roles[request.stages.index(done.ref.stage)], done)
         self.desk.progress(done.ref.request)
 
     def _paused(self, peer: str, message: wire.Paused) -> None:

@@ -71,8 +71,8 @@ def stage_view(head: "Head", role: Role) -> StageView:
     leases = list(engine.ledger.leased(role))
     computing = {lease.worker for lease in leases if lease.started}
     leaving = [w for w in engine.roster.workers.values() if w.role != role and w.has == role and has_tasks(engine, w)]
-    seconds, times = engine.durations.get(role, ()), head.load_watch.times[role]
-    computed, remembered = engine.remembered.get(role, (0, 0))
+    seconds, times = engine.tally.durations.get(role, ()), head.load_watch.times[role]
+    computed, remembered = engine.tally.remembered.get(role, (0, 0))
     return StageView(
         model=role.model,
         stage=role.stage,
@@ -94,7 +94,7 @@ def stage_view(head: "Head", role: Role) -> StageView:
         fetch_s=mean(times.fetch_s),
         computed=computed,
         remembered=remembered,
-        batch=mean_batch(engine.batches.get(role, ())),
+        batch=mean_batch(engine.tally.batches.get(role, ())),
     )
 
 

@@ -276,8 +276,8 @@ def test_a_remembered_result_is_counted_and_no_compute_time() -> None:
     assert ref is not None
     artifact = wire.Artifact("image/png", 3, 0, b"png")
     bench.hear(WORKER, wire.Done(ref, 0.001, artifact=artifact, cached=True))
-    assert bench.engine.remembered == {ENCODE: [0, 1]}
-    assert bench.engine.durations == {}
+    assert bench.engine.tally.remembered == {ENCODE: [0, 1]}
+    assert bench.engine.tally.durations == {}
 
 
 def test_a_node_that_will_be_taken_away_is_given_nothing_and_its_tasks_are_paused() -> None:
