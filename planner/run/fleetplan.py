@@ -93,6 +93,10 @@ class NodePlanner:
         present = {one.key: one.wished for one in nodes if one.wished}
         if planned.share < 1 and all(wish.count <= present.get(key, 0) for key, wish in wanted.items()):
             return []  # what is there does as much
+        up = {one.key: one.up for one in nodes}
+        there = all(wish.count <= up.get(key, 0) for key, wish in wanted.items())
+        if there and "cover" in self._why.numbers:
+            return []  # asked for more, so no reason for fewer: what is wished for beside these was lost, and is being replaced
         self._served = self._asked_load * planned.share
         if present == {key: wish.count for key, wish in wanted.items()}:
             self.plan, self._coming = planned.plan, None
@@ -110,8 +114,6 @@ class NodePlanner:
         why = Reason("load", f"{self._why.text}: {what}", self._why.numbers | {"usd_per_hour": usd})
         spend = sum(wish.count * dearest(wish.offers) for wish in both.values())
         cap = self._config.max_usd_per_hour
-        up = {one.key: one.up for one in nodes}
-        there = all(wish.count <= up.get(key, 0) for key, wish in wanted.items())
         if there or (cap is not None and spend > cap):  # nothing to wait for, or no money to have both
             both = wanted
             self._reached()

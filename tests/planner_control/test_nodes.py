@@ -108,3 +108,11 @@ def test_less_than_the_load_is_never_a_reason_for_fewer() -> None:
     assert isinstance(question, Solve)
     part = msgspec.structs.replace(answer(question.id, (SMALL, 3)), share=0.5)
     assert step(planner, 10.0, fits=0.6, nodes=(present(SMALL, 4),), planned=part) == []
+
+
+def test_a_lost_node_is_replaced_though_the_planner_would_do_without() -> None:
+    planner = NodePlanner(CONFIG)
+    nodes = (present(SMALL, 2), present(LARGE, 0, 1))  # the large one is lost: wished for, neither up nor coming
+    (question,) = step(planner, 5.0, fits=0.9, nodes=nodes)
+    assert isinstance(question, Solve)
+    assert step(planner, 10.0, fits=0.9, nodes=nodes, planned=answer(question.id, (SMALL, 2))) == []
