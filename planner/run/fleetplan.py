@@ -93,12 +93,13 @@ class NodePlanner:
         present = {one.key: one.wished for one in nodes if one.wished}
         if planned.share < 1 and all(wish.count <= present.get(key, 0) for key, wish in wanted.items()):
             return []  # what is there does as much
+        same = present == {key: wish.count for key, wish in wanted.items()}
         up = {one.key: one.up for one in nodes}
         there = all(wish.count <= up.get(key, 0) for key, wish in wanted.items())
-        if there and "cover" in self._why.numbers:
+        if there and not same and "cover" in self._why.numbers:
             return []  # asked for more, so no reason for fewer: what is wished for beside these was lost, and is being replaced
         self._served = self._asked_load * planned.share
-        if present == {key: wish.count for key, wish in wanted.items()}:
+        if same:
             self.plan, self._coming = planned.plan, None
             return []
         usd = planned.plan.usd_per_hour
