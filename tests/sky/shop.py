@@ -80,7 +80,7 @@ class Shop:
         """One command, not waited for."""
         with (self.folder / "started.log").open("ab") as log:
             return subprocess.Popen(
-                self.command(*args),
+                ["env", "--default-signal=INT", *self.command(*args)],  # a shell's background jobs ignore it
                 env=self.environment(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -137,7 +137,7 @@ class Shop:
             status = self.status()
             if what(status):
                 return status
-            time.sleep(1.0)
+            time.sleep(2.0)
         raise AssertionError(f"not within {limit_s} s: {json.dumps(self.status())[:4000]}")
 
     def pictures(self, seeds: Iterable[int], run: str) -> dict[int, bytes]:
@@ -151,6 +151,16 @@ class Shop:
             ThreadPoolExecutor(8) as pool,
         ):
             return dict(zip(numbers, pool.map(lambda seed: picture(client, seed, run), numbers), strict=True))
+
+
+def up_nodes(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Machines that are there."""
+    return [node for node in status["nodes"] if node["state"] == "up"]
+
+
+def whole(status: dict[str, Any]) -> bool:
+    """Ready, on as many machines as were wished for."""
+    return status["state"] == "ready" and len(up_nodes(status)) == 4 == len(status["nodes"])
 
 
 def picture(client: httpx.Client, seed: int, run: str) -> bytes:
