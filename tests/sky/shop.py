@@ -41,7 +41,7 @@ bundles: {bundles}
 stages:
   encode: {{resources: {{accelerators: [L4]}}}}
   denoise: {{resources: {{accelerators: {denoise}}}}}
-  decode: {{resources: {{accelerators: [L4]}}}}
+  decode: {{resources: {{accelerators: {decode}}}}}
 """
 SHAPES = f"{{name: shapes, id: {MODEL}}}"
 QUICK = (
@@ -65,8 +65,15 @@ class Shop:
         (folder / "catalog.csv").write_text(spec.pop("catalog", CATALOG))
         (folder / "profiles.csv").write_text(spec.pop("profiles", PROFILES))
         self.spec = folder / "service.yaml"
-        fields = {"rate": 70, "infra": "slurm/skytest", "budget": 10, "denoise": "[H100, A100]", "model": SHAPES}
-        fields |= {"bundles": "false", "more": ""} | spec
+        fields = {
+            "rate": 70,
+            "infra": "slurm/skytest",
+            "budget": 10,
+            "denoise": "[H100, A100]",
+            "model": SHAPES,
+            "decode": "[L4]",
+        }
+        fields |= {"decode": "[L4]", "bundles": "false", "more": ""} | spec
         self.spec.write_text(SPEC.format(name=name, **fields))
 
     def cli(self, *args: str, timeout: float = 1800.0) -> "subprocess.CompletedProcess[str]":

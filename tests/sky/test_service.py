@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.sky.shop import Shop, local_spec, whole
+from tests.sky.shop import PROFILES, Shop, local_spec, whole
 from tests.sky.slurm import Slurm
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.usefixtures("healthy"), pytest.mark.slow]
@@ -32,7 +33,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, bytes]:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, slurm: Slurm) -> Iterator[Shop]:
     """The quickstart's model on four machines; they are gone in the end, and ``down`` says so."""
-    made = Shop("shop", tmp_path_factory.mktemp("shop"))
+    rows = PROFILES + "shapes,decode,A100,32,32,1,20,0.05,0.5,measured,10\n"
+    made = Shop("shop", tmp_path_factory.mktemp("shop"), decode="[L4, A100]", profiles=rows)
     made.up()
     yield made
     done = made.down()
@@ -62,6 +64,28 @@ def test_what_it_cost(shop: Shop) -> None:
     assert {stage["stage"] for stage in cost["stages"]} == {"shapes.encode", "shapes.denoise", "shapes.decode"}
     assert sum(stage["usd"] for stage in cost["stages"]) == pytest.approx(cost["usd_total"])
     assert cost["usd_total"] > 0
+
+
+def test_a_machine_changes_its_role_under_load(shop: Shop, expected: dict[int, bytes]) -> None:
+    before = shop.status()
+    with ThreadPoolExecutor(1) as pool:
+        pictures = pool.submit(shop.pictures, SEEDS, "role")
+        shop.until(lambda status: status["requests"]["running"] > 0)
+        assert shop.cli("scale", shop.name, "denoise=1", "decode=2").returncode == 0
+        status = shop.until(lambda s: ready(s) == {"encode": 1, "denoise": 1, "decode": 2})
+        assert pictures.result() == expected
+    assert {node["id"] for node in status["nodes"]} == {node["id"] for node in before["nodes"]}, (
+        "nothing is launched for it"
+    )
+    assert shop.cli("scale", shop.name, "denoise=2", "decode=1").returncode == 0
+    assert shop.pictures(SEEDS[:6], "back") == {seed: expected[seed] for seed in SEEDS[:6]}
+    status = shop.until(lambda s: ready(s) == {"encode": 1, "denoise": 2, "decode": 1})
+    assert status["requests"]["failed"] == 0
+
+
+def ready(status: dict[str, Any]) -> dict[str, int]:
+    """Workers that are ready, by stage."""
+    return {stage["stage"]: stage["ready"] for stage in status["stages"]}
 
 
 def test_a_machine_killed_under_load(shop: Shop, slurm: Slurm, expected: dict[int, bytes]) -> None:
