@@ -78,9 +78,10 @@ class NodePlanner:
     def _reason(self, load: float, fits: float, now: float, spent: float, patience_s: float) -> Reason | None:
         total = self._config.max_usd_total
         if fits < ENOUGH and (total is None or spent < total):
-            return Reason(
-                "load", f"the work needs {1 / max(fits, 0.01):.2f} times what is there", {"cover": fits, "load": load}
+            much = (
+                f"the work needs {1 / fits:.2f} times what is there" if fits > 0.01 else "nothing is there for the work"
             )
+            return Reason("load", much, {"cover": fits, "load": load})
         recent = [value for at, value in self._loads if now - at <= patience_s]
         long_enough = now - self._loads[0][0] >= patience_s
         most = max(recent, default=load)
