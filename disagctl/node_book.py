@@ -56,7 +56,9 @@ class NodeBook:
         now = engine.clock()
         self._seen_s = dict.fromkeys(self.rows, now)
         self._since_s = dict(self._seen_s)
-        self._made = len(self.rows)
+        self._made = max(
+            (int(name[1:]) for name in self.rows if name[1:].isdigit()), default=0
+        )  # some were never asked for
         for row in self.open:
             self._note(row)
 

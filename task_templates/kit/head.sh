@@ -13,6 +13,7 @@ id "$account" >/dev/null 2>&1 || root useradd --system --user-group --no-create-
 root install -d -m 0700 -o "$account" -g "$account" "$state"
 root install -d -m 2750 -o "$(id -u)" -g "$account" "$run"
 root bash "$kit/guard.sh" "$account"
+case $cache in "$HOME"/*) ;; *) chmod go-rwx "$HOME" ;; esac # SkyPilot's keys and state, which disagctl-head has no use for
 
 if [ -d ~/disagctl/models ]; then # where disagctl-head can read them, too
   rm -rf "$cache/models"

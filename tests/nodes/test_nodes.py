@@ -60,6 +60,23 @@ def test_wishes_survive_the_head_until_there_is_another_plan(cloud: Cloud, tmp_p
     run(play())
 
 
+def test_a_later_head_gives_no_name_twice_though_some_machines_were_never_asked_for(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        head = Head(cloud, tmp_path / "db", (SMALL,))
+        for _ in range(3):
+            head.nodes.book.forget(head.nodes.book.new_row(SMALL, "sky", "hash"))
+        await head.turns(10)
+        names = [row.id for row in head.nodes.open]
+        head.close()
+        head = Head(cloud, tmp_path / "db", (SMALL,))
+        assert not {head.nodes.book.new_row(SMALL, "sky", "hash").id for _ in range(4)} & set(names)
+        head.close()
+
+    run(play())
+
+
 def test_a_lost_machine_is_replaced_at_once_and_its_row_closed(cloud: Cloud, tmp_path: Path) -> None:
     async def play() -> None:
         head = Head(cloud, tmp_path / "db", (WISH,))

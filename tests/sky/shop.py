@@ -151,7 +151,7 @@ class Shop:
         """One picture a seed, all asked for at once."""
         numbers = list(seeds)
         record = self.record
-        url = f"http://{record['http_host']}:{record['http_port']}"
+        url = self.status()["endpoint"]
         token = self.cli("token", self.name).stdout.strip() if record["infra"] != ["local"] else "none"
         with (
             httpx.Client(base_url=url, timeout=120.0, headers={"Authorization": f"Bearer {token}"}) as client,
