@@ -50,7 +50,7 @@ def test_no_capacity_falls_back_and_says_so(quick: Shop, slurm: Slurm) -> None:
 def test_nothing_fits(quick: Shop, slurm: Slurm) -> None:
     slurm.drain("a100-1", "h100-1", "h100-2")
     done = quick.cli("up", str(quick.spec), "-y")
-    assert done.returncode == 4, done.stderr
+    assert done.returncode == 4, (done.stderr, quick.status())
     assert "tried" in done.stderr
     assert not (quick.home / "services" / quick.name).exists()
 
