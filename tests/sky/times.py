@@ -1,7 +1,8 @@
 """``python -m tests.sky.times``: how long up, replace and down take on the Slurm, and whose time that is. One JSON line each.
 
 skypilot: from our asking until the agent talks, without the installation. install: of the libraries, where the node did that.
-load: imports and weights, as the slowest worker tells. ours: the rest, planning and Python's start included.
+load: imports and weights, as the slowest worker tells. ours: the rest, planning and Python's start included. A replacement
+counts from the provider's word that the machine is gone: ``gone`` seconds after its silence was noticed.
 """
 
 import json
@@ -41,9 +42,10 @@ def installed_s(after: float) -> float:
 
 def split(shop: Shop, began: float, ended: float) -> dict[str, float]:
     """Of the time from ``began`` (wall clock) on, the parts."""
-    asked = min(at for (at,) in rows(shop, "SELECT created_at FROM nodes") if at >= began)
+    made = {name: at for name, at in rows(shop, "SELECT id, created_at FROM nodes") if at >= began}
+    asked = min(made.values())
     talks, ready = last(shop, "node_up", began), last(shop, "worker_ready", began)
-    load = max(worker["load_s"] or 0.0 for worker in shop.status()["workers"])
+    load = max(worker["load_s"] or 0.0 for worker in shop.status()["workers"] if worker["node"] in made)
     install = installed_s(began)
     parts = {"total": ended - began, "skypilot": talks - asked - install, "install": install, "load": load}
     parts["ours"] = (asked - began) + max(0.0, ready - talks - load) + max(0.0, ended - ready)
@@ -72,9 +74,9 @@ def main() -> None:
             began = time.time()
             slurm.kill_node(host)
             shop.until(lambda status: whole(status, node["id"]), 900)
-            noticed = last(shop, "node_silent", began) - began
-            since = split(shop, began + noticed, time.time())
-            parts = {"what": "replace", "noticed": round(noticed, 1), **since}
+            noticed, lost = (last(shop, kind, began) - began for kind in ("node_silent", "node_lost"))
+            since = split(shop, began + lost, time.time())
+            parts = {"what": "replace", "noticed": round(noticed, 1), "gone": round(lost - noticed, 1), **since}
             print(json.dumps(parts), flush=True)
         finally:
             began = time.monotonic()
