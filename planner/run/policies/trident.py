@@ -8,6 +8,7 @@ left over. With ``preempt`` it may also pause, which TridentServe does not.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 from planner.domain import Role
@@ -65,26 +66,29 @@ class Trident(Joint):
     def _on_dispatch(self, view: View, floor: Floor, started: set[str], now: float) -> list[Order]:
         """A stage that waits longer than its weights would take to move has them moved to a GPU that is idle."""
         coming = {one.loading for one in view.instances if one.loading is not None}
-        for job in view.pending:
-            if job.request in started or job.role in coming:
+        wanted = dict.fromkeys(job.role for job in view.pending if job.request not in started and job.role not in coming)
+        waits = self._waits_s(view, floor, wanted, now) if wanted else {}
+        for role, wait_s in waits.items():
+            if wait_s <= PATIENCE * self.outlook.times.load_s(role, floor.accelerator):
                 continue
-            wait_s = self._wait_s(view, floor, job.role, now)
-            load_s = self.outlook.times.load_s(job.role, floor.accelerator)
-            if wait_s <= PATIENCE * load_s:
-                continue
-            move = self._demands.room(floor.left(), job.role, view)
+            move = self._demands.room(floor.left(), role, view)
             if move is not None:
                 return [_load(move, "a stage waits for it")]
         return []
 
-    def _wait_s(self, view: View, floor: Floor, role: Role, now: float) -> float:
-        """Until some GPU with the role is free."""
+    def _waits_s(self, view: View, floor: Floor, roles: Iterable[Role], now: float) -> dict[Role, float]:
+        """Until some GPU with the role is free, by role in their order."""
         ends: dict[str, float] = {}
         for task in view.running:
             end = self.outlook.end_s(task, floor) - now
             ends.update(dict.fromkeys((task.worker, *task.peers), end))
-        holders = [one for one in view.instances if role in one.residents and not one.draining]
-        return min((ends.get(one.worker, 0.0) for one in holders), default=float("inf"))
+        waits = dict.fromkeys(roles, float("inf"))
+        for one in view.instances:
+            end = ends.get(one.worker, 0.0)
+            for role in () if one.draining else one.residents:
+                if role in waits and end < waits[role]:
+                    waits[role] = end
+        return waits
 
     def _review(self, view: View, floor: Floor, now: float) -> list[Order]:
         """Now and then: the move that the mix makes most of, where it is worth what it costs."""
