@@ -19,8 +19,9 @@ from planner.run.policies.joint import Joint, by_key
 from planner.run.policies.outlook import Prospect
 from planner.run.policies.placement import Move, rederive
 
-KEEP: Final = 0.02  # of a change's worth, relative: see Trident.worth
-EVENLY: Final = 0.6  # 1: shortest first; 0: all alike
+KEEP: Final = 0.1  # of what it is worth: what a change must gain
+PRICE: Final = 1.0  # of its last pause, by what it is worth where it runs
+EVENLY: Final = 0.5  # 1: shortest first; 0: all alike
 AHEAD_S: Final = 2.0
 WIDEST: Final = 64  # waiting requests that the choice is about, at most
 REVIEW_S: Final = 20.0  # between two looks at the placement plan
@@ -31,7 +32,7 @@ class Trident(Joint):
     """Remembers the mix, besides what it ordered."""
 
     def __init__(self, config: DispatchConfig, times: Times) -> None:
-        super().__init__(config, times, KEEP)
+        super().__init__(config, times, 0.0, patient=True)
         self._demands = Demands(times)
         self._reviewed_s: float | None = None
 
@@ -43,7 +44,7 @@ class Trident(Joint):
             return []
         self._demands.see(view, floor.accelerator, now)
         orders = (
-            self.settle(view, floor, self._waiting(view, floor), worth, now + AHEAD_S)
+            self.settle(view, floor, self._waiting(view, floor), self._worth, now + AHEAD_S)
             if view.pending or view.running
             else []
         )
@@ -61,12 +62,24 @@ class Trident(Joint):
         jobs.sort(key=lambda job: (-job.priority, work[job.request], job.seq))
         return by_key(jobs[:WIDEST], batch=self.config.batch)
 
+    def _worth(self, job: Job, prospect: Prospect, gpus: int) -> float:
+        """Speed over what is left, less for long ones. In units in which a request of one second on one GPU is worth 1.
+
+        A change must gain a little. The pauses that a request may have are few: each is dearer than the one before.
+        """
+        scale = math.pow(max(prospect.work_s, 1e-3), -EVENLY) * (1 + max(job.priority, 0))
+        if not gpus:
+            return -PRICE * (job.pauses + 1) / self.config.max_pauses * scale * prospect.speed(prospect.has)
+        return prospect.speed(gpus) * scale * (1 + KEEP if gpus == prospect.has else 1.0)
+
     # --- placement --------------------------------------------------------------------------------------------
 
     def _on_dispatch(self, view: View, floor: Floor, started: set[str], now: float) -> list[Order]:
         """A stage that waits longer than its weights would take to move has them moved to a GPU that is idle."""
         coming = {one.loading for one in view.instances if one.loading is not None}
-        wanted = dict.fromkeys(job.role for job in view.pending if job.request not in started and job.role not in coming)
+        wanted = dict.fromkeys(
+            job.role for job in view.pending if job.request not in started and job.role not in coming
+        )
         waits = self._waits_s(view, floor, wanted, now) if wanted else {}
         for role, wait_s in waits.items():
             if wait_s <= PATIENCE * self.outlook.times.load_s(role, floor.accelerator):
@@ -106,11 +119,6 @@ class Trident(Joint):
         idle: list[Instance] = floor.left()
         move = rederive(self._demands.rates(now), held, memory, loads, {one.worker for one in idle})
         return [] if move is None else [_load(move, "the mix has shifted")]
-
-
-def worth(job: Job, prospect: Prospect, gpus: int) -> float:
-    """Speed over what is left, less for long ones. In units in which a request of one second on one GPU is worth 1."""
-    return prospect.speed(gpus) * math.pow(max(prospect.work_s, 1e-3), -EVENLY) * (1 + max(job.priority, 0))
 
 
 def _load(move: Move, why: str) -> Load:
