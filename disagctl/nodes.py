@@ -250,7 +250,8 @@ class Nodes:
         if self._ending:
             await self._close(row)
             return
-        boot = msgspec.structs.replace(limits.template, node=row.id, token=token)
+        spot = any(offer.spot for offer in wish.offers)
+        boot = msgspec.structs.replace(limits.template, node=row.id, token=token, spot=spot)
         request = NodeRequest(
             row.id, row.intent, limits.service, limits.uid, wish.offers, msgspec.json.encode(boot), limits.folders,
             limits.secrets, limits.template.dead_man_s,

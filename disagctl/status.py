@@ -160,8 +160,8 @@ def _state(head: "Head", stages: list[StageView]) -> ServiceState:
 
 
 def _served(stage: StageView, switching: int) -> bool:
-    """Whether nothing is amiss: who switches was sent there, but somebody must serve meanwhile."""
-    return stage.ready + switching >= stage.desired and (stage.ready > 0 or not stage.desired)
+    """Whether nothing is amiss: who switches was sent there, but somebody must serve meanwhile, whatever is wished for."""
+    return stage.ready > 0 and stage.ready + switching >= stage.desired
 
 
 def node_view(row: NodeRow, now: float) -> NodeView:

@@ -19,7 +19,7 @@ import msgspec
 import psutil
 import zmq
 
-from stages import hardware
+from stages import hardware, notices
 from stages.boot import Bootstrap, Enrolled, WorkerBoot
 from stages.enrol import EnrolError, enrol
 from stages.link import Link
@@ -335,6 +335,13 @@ def main() -> None:
     def warn(*_: object) -> None:
         agent.notice = "signal"
 
+    def heard(why: str) -> None:
+        agent.notice = why
+
+    over = threading.Event()
+    if boot.spot:
+        notices.watch(heard, over)
+
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGUSR1, warn)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -342,6 +349,7 @@ def main() -> None:
     try:
         agent.run()
     finally:
+        over.set()
         agent.close()
         context.destroy(0)
 

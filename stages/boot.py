@@ -21,6 +21,7 @@ class Bootstrap(msgspec.Struct, frozen=True):
     mooncake: str = "tcp"
     relay: str = ""
     encoder_cache: bool = False
+    spot: bool = False  # its cloud may take the machine back, and says so beforehand
 
 
 class Enrolled(msgspec.Struct, frozen=True, tag="enrolled"):

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from disagctl.errors import InfeasibleError, SpecError
 from disagctl.planning import shipped
-from disagctl.planning.catalogs import SHIPPED, UNPRICED, Catalog, canonical_cloud, load_catalog
+from disagctl.planning.catalogs import SHIPPED, SKY, UNPRICED, Catalog, canonical_cloud, load_catalog
 from disagctl.planning.demand import Repos, demand
 from disagctl.planning.egress import egress
 from disagctl.planning.files import Lines
@@ -33,6 +34,8 @@ from planner.facts.flops import Unknown, facts_from_configs
 from planner.plan import ModelSpec, PlanRequest
 from planner.plan.market import in_infra
 from stages.models.cards import is_split
+
+LEFT_OUT_SHOWN: Final = 3
 
 
 class Inputs(msgspec.Struct):
@@ -97,6 +100,7 @@ def gather(spec: Spec, path: Path, *, profiles: str | None = None, before: Saved
         *unsaid,
         *own_machines(offers),
         *_gaps(spec),
+        *left_out(prices.defects, [name for name in spec.catalog if name not in (SHIPPED, SKY)]),
         *said,
     ]
     return Inputs(spec, request, prices, warnings, unknown, before)
@@ -194,6 +198,15 @@ def _place(place: str) -> str:
     """Cloud and region; a zone is beyond what catalogs tell apart."""
     cloud, *rest = place.split("/")
     return "/".join([canonical_cloud(cloud), *rest[:1]])
+
+
+def left_out(defects: Iterable[Defect], files: Iterable[str]) -> list[str]:
+    """What of the user's own price lists is not planned with: of somebody else's, nobody expects to hear every row."""
+    own = set(files)
+    found = [one for one in defects if one.where.rpartition(":")[0] in own and one.message.endswith(" left out")]
+    said = [f"{one.where}: {one.message}" for one in found[:LEFT_OUT_SHOWN]]
+    more = len(found) - LEFT_OUT_SHOWN
+    return [*said, f"{more} more rows of the catalog are left out, in part or whole"] if more > 0 else said
 
 
 def doubts(defects: Iterable[Defect], used: Iterable[Offer]) -> list[str]:

@@ -7,7 +7,7 @@ the whole patience fits less. What to rent is the planner's answer to a Solve. N
 from collections import deque
 from typing import Final
 
-from planner.domain import RequestClass, Workload
+from planner.domain import RequestClass, Shape, Workload
 from planner.plan.result import Plan
 from planner.run.config import PolicyConfig
 from planner.run.decisions import Decision, Measured, Reason, Solve, WishNodes
@@ -22,6 +22,9 @@ PATIENCE: Final = 2.0
 ENOUGH: Final = 1.05  # cover below which what is there does not do
 SPARE: Final = 0.7  # share of the load now planned for that makes asking again worth while
 SOLVE_S: Final = 120.0  # an answer that takes longer is not waited for
+MOST_QUIET_S: Final = 3600.0  # after answers that what is there does
+
+Kind = tuple[str, Shape]
 
 
 class NodePlanner:
@@ -37,6 +40,9 @@ class NodePlanner:
         self._quiet_until_s = 0.0
         self._served: float | None = None  # load that the present wish is for, requests a second weighted by work
         self._loads: deque[tuple[float, float]] = deque(maxlen=4096)
+        self._asked_for: dict[Kind, float] = {}
+        self._enough: tuple[dict[Kind, float], dict[str, int], float] | None = None  # for what, on what, until when
+        self._enough_s = 0.0
         self._target: tuple[NodeWish, ...] | None = None
         self._coming: Plan | None = None  # the plan whose nodes are on their way
         self.plan: Plan | None = None  # what the nodes that are there were last planned for
@@ -62,8 +68,9 @@ class NodePlanner:
         out += self._replaced(seen.nodes)
         if self._asked is None and not out and now >= self._quiet_until_s and classes:
             reason = self._reason(load, fits, now, seen.usd_total, PATIENCE * ready_s)
-            if reason is not None:
+            if reason is not None and not self._answered_already(reason, classes, seen.nodes, now):
                 self._ids += 1
+                self._asked_for = _rates(classes)
                 self._asked, self._asked_s, self._asked_load, self._why = self._ids, now, load, reason
                 out.append(Solve(self._ids, Workload(classes), reason, measured))
         return out
@@ -71,9 +78,10 @@ class NodePlanner:
     def _reason(self, load: float, fits: float, now: float, spent: float, patience_s: float) -> Reason | None:
         total = self._config.max_usd_total
         if fits < ENOUGH and (total is None or spent < total):
-            return Reason(
-                "load", f"the work needs {1 / max(fits, 0.01):.2f} times what is there", {"cover": fits, "load": load}
+            much = (
+                f"the work needs {1 / fits:.2f} times what is there" if fits > 0.01 else "nothing is there for the work"
             )
+            return Reason("load", much, {"cover": fits, "load": load})
         recent = [value for at, value in self._loads if now - at <= patience_s]
         long_enough = now - self._loads[0][0] >= patience_s
         most = max(recent, default=load)
@@ -84,6 +92,26 @@ class NodePlanner:
             return Reason("load", text, {"most_load": most, "planned_load": self._served})
         return None
 
+    def _answered_already(
+        self, why: Reason, classes: tuple[RequestClass, ...], nodes: tuple[NodeCount, ...], now: float
+    ) -> bool:
+        """Whether the planner has said lately that what is there does for no less than this.
+
+        Its estimate of p95 is closer than the loop's own, which errs on the safe side and would ask again and again.
+        """
+        if self._enough is None or "cover" not in why.numbers:
+            return False
+        rates, there, until_s = self._enough
+        up = {one.key: one.up for one in nodes}
+        lost = any(up.get(key, 0) < count for key, count in there.items())
+        more = any(rate > ENOUGH * rates.get(kind, 0.0) for kind, rate in _rates(classes).items())
+        return not lost and not more and now < until_s
+
+    def _does(self, nodes: tuple[NodeCount, ...], now: float, ready_s: float) -> None:
+        """The answer was: no more than what is there. Each time in a row it is believed for twice as long."""
+        self._enough_s = min(max(2 * self._enough_s, ready_s), MOST_QUIET_S)
+        self._enough = (self._asked_for, {one.key: one.up for one in nodes}, now + self._enough_s)
+
     def _answered(self, planned: Planned, nodes: tuple[NodeCount, ...], now: float, ready_s: float) -> list[Decision]:
         self._quiet_until_s = now + ready_s  # observe only while what was asked for is on its way
         if not isinstance(planned.plan, Plan):
@@ -92,6 +120,7 @@ class NodePlanner:
         wanted = {wish.key: wish for wish in made}
         present = {one.key: one.wished for one in nodes if one.wished}
         if planned.share < 1 and all(wish.count <= present.get(key, 0) for key, wish in wanted.items()):
+            self._does(nodes, now, ready_s)
             return []  # what is there does as much
         same = present == {key: wish.count for key, wish in wanted.items()}
         up = {one.key: one.up for one in nodes}
@@ -101,7 +130,9 @@ class NodePlanner:
         self._served = self._asked_load * planned.share
         if same:
             self.plan, self._coming = planned.plan, None
+            self._does(nodes, now, ready_s)
             return []
+        self._enough, self._enough_s = None, 0.0
         usd = planned.plan.usd_per_hour
         self._target, self._coming = tuple(wanted.values()), planned.plan
         both = dict(wanted)
@@ -138,3 +169,8 @@ class NodePlanner:
         if {w.key: w.count for w in target} == {one.key: one.wished for one in nodes if one.wished}:
             return []
         return [WishNodes(target, Reason("load", "the nodes that replace them are up"))]
+
+
+def _rates(classes: tuple[RequestClass, ...]) -> dict[Kind, float]:
+    """Requests a second by model and shape."""
+    return {(one.model, one.shape): one.rate_per_s for one in classes}

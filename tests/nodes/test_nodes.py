@@ -33,6 +33,18 @@ def test_what_is_wished_for_comes_up_and_what_is_not_goes(cloud: Cloud, tmp_path
     run(play())
 
 
+def test_a_machine_that_may_be_spot_listens_for_its_notice(cloud: Cloud, tmp_path: Path) -> None:
+    async def play() -> None:
+        spot = msgspec.structs.replace(H100, spot=True)
+        head = Head(cloud, tmp_path / "db", (SMALL, NodeWish("may", (H100, spot), 1)))
+        await head.turns(10)
+        assert {m.offer.accelerator: m.boot.spot for m in cloud.machines.values()} == {"L4": False, "H100": True}
+        assert await head.nodes.end() == []
+        head.close()
+
+    run(play())
+
+
 def test_wishes_survive_the_head_until_there_is_another_plan(cloud: Cloud, tmp_path: Path) -> None:
     async def play() -> None:
         head = Head(cloud, tmp_path / "db", (WISH,), plan="one")

@@ -294,3 +294,12 @@ def test_traces_that_are_refused(shop: Shop, tmp_path: Path, rows: list[str], li
         read(shop, text)
     assert caught.value.what.startswith(f"{trace}:{line}: ")
     assert word in str(caught.value)
+
+
+def test_rows_of_the_users_own_prices_that_are_left_out_are_named(shop: Shop) -> None:
+    shop.write(shop.prices, shop.prices.read_text() + "acme,here,half,L4,0.5,0.2,,8\n" * 5)
+    said = [line for line in read(shop).warnings if "left out" in line]
+    assert said[0].startswith(f"{shop.prices}:4: ")
+    assert [line for line in said if "prices.csv" not in line] == [
+        "2 more rows of the catalog are left out, in part or whole"
+    ]

@@ -1,5 +1,6 @@
 """A head without credentials rents through the process that has them, over a Unix socket."""
 
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,24 @@ async def test_machines_of_others_are_out_of_reach(tmp_path: Path) -> None:
     assert provider.asked == []
 
 
+async def test_a_renter_that_begins_later_is_waited_for(tmp_path: Path) -> None:
+    provider, waits = Provider(), 0
+
+    async def pause(_: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 3:
+            servers.append(await Renter(provider, UID, os.getuid()).serve(tmp_path / "s"))
+
+    servers: list[asyncio.Server] = []
+    assert await HandedProvisioner(tmp_path / "s", pause).launch(REQUEST) == MINE
+    servers[0].close()
+    assert provider.asked == [REQUEST]
+
+
 async def test_without_a_renter_nothing_is_known(tmp_path: Path) -> None:
+    async def pause(_: float) -> None: ...
+
     with pytest.raises(DisagctlError) as caught:
-        await HandedProvisioner(tmp_path / "s").list([])
+        await HandedProvisioner(tmp_path / "s", pause).list([])
     assert caught.value.error_code == "renter_down"

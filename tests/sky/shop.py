@@ -41,7 +41,7 @@ bundles: {bundles}
 stages:
   encode: {{resources: {{accelerators: [L4]}}}}
   denoise: {{resources: {{accelerators: {denoise}}}}}
-  decode: {{resources: {{accelerators: [L4]}}}}
+  decode: {{resources: {{accelerators: {decode}}}}}
 """
 SHAPES = f"{{name: shapes, id: {MODEL}}}"
 QUICK = (
@@ -65,8 +65,15 @@ class Shop:
         (folder / "catalog.csv").write_text(spec.pop("catalog", CATALOG))
         (folder / "profiles.csv").write_text(spec.pop("profiles", PROFILES))
         self.spec = folder / "service.yaml"
-        fields = {"rate": 70, "infra": "slurm/skytest", "budget": 10, "denoise": "[H100, A100]", "model": SHAPES}
-        fields |= {"bundles": "false", "more": ""} | spec
+        fields = {
+            "rate": 70,
+            "infra": "slurm/skytest",
+            "budget": 10,
+            "denoise": "[H100, A100]",
+            "model": SHAPES,
+            "decode": "[L4]",
+        }
+        fields |= {"decode": "[L4]", "bundles": "false", "more": ""} | spec
         self.spec.write_text(SPEC.format(name=name, **fields))
 
     def cli(self, *args: str, timeout: float = 1800.0) -> "subprocess.CompletedProcess[str]":
@@ -80,7 +87,7 @@ class Shop:
         """One command, not waited for."""
         with (self.folder / "started.log").open("ab") as log:
             return subprocess.Popen(
-                self.command(*args),
+                ["env", "--default-signal=INT", *self.command(*args)],  # a shell's background jobs ignore it
                 env=self.environment(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -137,7 +144,7 @@ class Shop:
             status = self.status()
             if what(status):
                 return status
-            time.sleep(1.0)
+            time.sleep(2.0)
         raise AssertionError(f"not within {limit_s} s: {json.dumps(self.status())[:4000]}")
 
     def pictures(self, seeds: Iterable[int], run: str) -> dict[int, bytes]:
@@ -151,6 +158,16 @@ class Shop:
             ThreadPoolExecutor(8) as pool,
         ):
             return dict(zip(numbers, pool.map(lambda seed: picture(client, seed, run), numbers), strict=True))
+
+
+def up_nodes(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Machines that are there."""
+    return [node for node in status["nodes"] if node["state"] == "up"]
+
+
+def whole(status: dict[str, Any]) -> bool:
+    """Ready, on as many machines as were wished for."""
+    return status["state"] == "ready" and len(up_nodes(status)) == 4 == len(status["nodes"])
 
 
 def picture(client: httpx.Client, seed: int, run: str) -> bytes:

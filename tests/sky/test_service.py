@@ -1,8 +1,6 @@
 """A service on the simulated Slurm, from the command line: what ``up`` promises, and what becomes of it when things break."""
 
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,24 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.sky.shop import QUICK, Shop, local_spec
+from tests.sky.shop import PROFILES, Shop, local_spec, whole
 from tests.sky.slurm import Slurm
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.usefixtures("healthy"), pytest.mark.slow]
 
 SEEDS = range(30)
-FOUR = {"n1", "n2", "n3", "n4"}
-
-
-@pytest.fixture
-def quick(tmp_path: Path, slurm: Slurm) -> Iterator[Shop]:
-    """A service that loads nothing, not yet up; whatever it has is taken away in the end."""
-    shop = Shop("quick", tmp_path, model=QUICK)
-    yield shop
-    if (shop.home / "services" / shop.name).exists():
-        done = shop.down()
-        assert done.returncode == 0, done.stderr
-    assert [job for job in slurm.jobs() if "dis-" in job] == []
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +33,13 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, bytes]:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, slurm: Slurm) -> Iterator[Shop]:
     """The quickstart's model on four machines; they are gone in the end, and ``down`` says so."""
-    made = Shop("shop", tmp_path_factory.mktemp("shop"))
+    rows = PROFILES + "shapes,decode,A100,32,32,1,20,0.05,0.5,measured,10\n"
+    made = Shop("shop", tmp_path_factory.mktemp("shop"), decode="[L4, A100]", profiles=rows)
     made.up()
     yield made
     done = made.down()
     assert done.returncode == 0, done.stderr
     assert [job for job in slurm.jobs() if "dis-" in job] == []
-
-
-def up_nodes(status: dict[str, Any]) -> list[dict[str, Any]]:
-    """Machines that are there."""
-    return [node for node in status["nodes"] if node["state"] == "up"]
-
-
-def whole(status: dict[str, Any]) -> bool:
-    """Ready, on as many machines as were wished for."""
-    return status["state"] == "ready" and len(up_nodes(status)) == 4 == len(status["nodes"])
 
 
 def test_the_plan_is_real_and_makes_the_very_pictures(shop: Shop, expected: dict[int, bytes]) -> None:
@@ -89,6 +66,28 @@ def test_what_it_cost(shop: Shop) -> None:
     assert cost["usd_total"] > 0
 
 
+def test_a_machine_changes_its_role_under_load(shop: Shop, expected: dict[int, bytes]) -> None:
+    before = shop.status()
+    with ThreadPoolExecutor(1) as pool:
+        pictures = pool.submit(shop.pictures, SEEDS, "role")
+        shop.until(lambda status: status["requests"]["running"] > 0)
+        assert shop.cli("scale", shop.name, "denoise=1", "decode=2").returncode == 0
+        status = shop.until(lambda s: ready(s) == {"encode": 1, "denoise": 1, "decode": 2})
+        assert pictures.result() == expected
+    assert {node["id"] for node in status["nodes"]} == {node["id"] for node in before["nodes"]}, (
+        "nothing is launched for it"
+    )
+    assert shop.cli("scale", shop.name, "denoise=2", "decode=1").returncode == 0
+    assert shop.pictures(SEEDS[:6], "back") == {seed: expected[seed] for seed in SEEDS[:6]}
+    status = shop.until(lambda s: ready(s) == {"encode": 1, "denoise": 2, "decode": 1})
+    assert status["requests"]["failed"] == 0
+
+
+def ready(status: dict[str, Any]) -> dict[str, int]:
+    """Workers that are ready, by stage."""
+    return {stage["stage"]: stage["ready"] for stage in status["stages"]}
+
+
 def test_a_machine_killed_under_load(shop: Shop, slurm: Slurm, expected: dict[int, bytes]) -> None:
     node = next(n for n in shop.until(whole)["nodes"] if n["accelerator"] == "H100")
     host = next(job.split()[1] for job in slurm.jobs() if node["provider_id"] in job)
@@ -100,50 +99,3 @@ def test_a_machine_killed_under_load(shop: Shop, slurm: Slurm, expected: dict[in
     status = shop.until(lambda s: whole(s) and node["id"] not in {n["id"] for n in s["nodes"]}, 600)
     assert any(why.startswith(f"{node['id']}: no word from its agent for 5 s") for why in shop.events("node_silent"))
     assert status["requests"]["failed"] == 0
-
-
-def test_a_head_killed_during_a_launch(quick: Shop, slurm: Slurm) -> None:
-    assert quick.cli("up", str(quick.spec), "-y", "--no-wait").returncode == 0
-    quick.until(lambda status: any(node["state"] == "launching" for node in status["nodes"]))
-    os.kill(quick.record["head_pid"], signal.SIGKILL)
-    assert quick.status()["state"] == "head_down"
-    quick.up()
-    status = quick.until(whole)
-    assert {node["id"] for node in status["nodes"]} == FOUR, "the machines are those that the first head asked for"
-    assert len([job for job in slurm.jobs() if "dis-" in job]) == 4
-
-
-def test_no_capacity_falls_back_and_says_so(quick: Shop, slurm: Slurm) -> None:
-    slurm.drain("a100-1")
-    quick.up()
-    rented = ["H100:1", "H100:1", "L4:1", "L4:1"]  # agents may talk before SkyPilot says which machines they are on
-    status = quick.until(lambda s: whole(s) and sorted(node["offer"].split()[-1] for node in s["nodes"]) == rented)
-    assert status["usd_per_hour"] == pytest.approx(6.4)
-    (said,) = quick.events("fall_back")
-    assert "A100" in said
-
-
-def test_nothing_fits(quick: Shop, slurm: Slurm) -> None:
-    slurm.drain("a100-1", "h100-1", "h100-2")
-    done = quick.cli("up", str(quick.spec), "-y")
-    assert done.returncode == 4, done.stderr
-    assert "tried" in done.stderr
-    assert not (quick.home / "services" / quick.name).exists()
-
-
-def test_an_up_that_is_interrupted_and_then_taken_down_leaves_nothing(quick: Shop, slurm: Slurm) -> None:
-    process = quick.start("up", str(quick.spec), "-y")
-    quick.until(lambda status: len(status.get("nodes", ())) == 4)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    os.kill(quick.record["head_pid"], signal.SIGKILL)  # and nobody is there to do it for us
-    assert quick.down().returncode == 0
-    assert [job for job in slurm.jobs() if "dis-" in job] == []
-
-
-def test_money_is_asked_for(quick: Shop) -> None:
-    done = quick.cli("up", str(quick.spec))
-    assert done.returncode == 2
-    assert "$5.40/h" in done.stderr
-    assert quick.cli("up", str(quick.spec), "-y", "--budget", "5").returncode == 5
-    assert not (quick.home / "services" / quick.name).exists()
