@@ -2,28 +2,32 @@
 
 Prints a figure a line. Claims are on held-out seeds; the strongest baseline is picked anew at every load and SLO scale. The
 short run takes one seed, the outer SLO scales of ``mix-even`` on 8 GPUs, and the lowest load of the latency workloads;
-``--full`` takes all of it (hours). ``--write FOLDER`` puts the table (coserving-figures.md) and the pictures there.
+``--full`` takes all of it (hours): with ``--keep FILE --seconds S`` in slices. ``--write FOLDER`` puts the table
+(coserving-figures.md) and the pictures there.
 """
 
 import argparse
+import itertools
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from bench.coserve_claims import attainment, complete, mechanisms, stages
 from bench.coserve_report import write
 from bench.coserve_runs import Contender, Outcome, Point, baselines, ours, run, workload
 from bench.coserve_small import decide_p99_ms, worst_of_tiny
-from bench.figures import Figure, rounded
 
 MIXES: Final = ("mix-even", "mix-images-bursty", "mix-videos")
 LATENCY: Final = ("shapes-hunyuan", "shift-models")
-TIGHT: Final = (0.40, 0.50)  # where the strongest baseline attains so much
+LATENCY_LAYOUTS: Final = frozenset({"whole", "pools"})
 LATENCY_SCALE: Final = 3.0
+LIGHT: Final = 0.6
 
 
 def points(*, full: bool) -> tuple[list[Point], list[Point]]:
@@ -52,116 +56,64 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, metavar="FILE", help="keep runs there, and do not repeat those that it has"
     )
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="begin no run after S seconds; figures are of what is complete"
+    )
     args = parser.parse_args()
-    mixes, latency = points(full=args.full)
-    mine = ours()
-    genserve = [one for one in mine if one.policy == "genserve"]
-    trident = [one for one in mine if one.policy == "trident"]
-    jobs = [
-        (point, one)
-        for point in mixes
-        for one in (*baselines(), *(genserve if args.full or point.load > 0.6 else genserve[:1]))
-    ]
-    jobs += [
-        (point, one)
-        for point in latency
-        for one in (*(b for b in baselines() if b.layout in {"whole", "pools"}), *trident)
-    ]
-    found = outcomes(jobs, args.keep)
-    figures = [*attainment(found), *stages(found), decide_p99_ms("genserve"), decide_p99_ms("trident"), worst_of_tiny()]
+    found = outcomes(runs(full=args.full), args.keep, args.seconds)
+    whole = [one.name for one in baselines() if one.layout in LATENCY_LAYOUTS]
+    mixes = complete([one for one in found if one.point.workload in MIXES], "genserve", [b.name for b in baselines()])
+    latency = complete([one for one in found if one.point.workload in LATENCY], "trident", whole)
+    figures = [
+        *attainment(mixes), *mechanisms(mixes), *stages(latency), decide_p99_ms("genserve"), decide_p99_ms("trident"),
+        worst_of_tiny(),
+    ]  # fmt: skip
     for figure in figures:
         print(figure.line(), flush=True)
     if args.write:
-        write(args.write, found, figures)
+        write(args.write, [*mixes, *latency], figures)
     return 1 if any(not figure.met for figure in figures) else 0
 
 
-def outcomes(jobs: Sequence[tuple[Point, Contender]], keep: Path | None = None) -> list[Outcome]:
-    """All runs, on all cores, with a sign of life. ``keep``: a file of runs, added to; what it has is not run again."""
+def runs(*, full: bool) -> list[tuple[Point, Contender]]:
+    """Who runs where: policies and baselines first, then policies without a mechanism, small fleets before large ones."""
+    mixes, latency = points(full=full)
+    mine = {kind: [one for one in ours() if one.policy == kind] for kind in ("genserve", "trident")}
+    static = [one for one in baselines() if one.layout in LATENCY_LAYOUTS]
+    first = [(point, one) for point in latency for one in (*static, mine["trident"][0])]
+    first += [(point, one) for point in mixes for one in (*baselines(), mine["genserve"][0])]
+    then = [(point, one) for point in latency for one in mine["trident"][1:]]
+    then += [(point, one) for point in mixes for one in mine["genserve"][1:] if full or point.load > LIGHT]
+    return [job for rows in (first, then) for job in sorted(rows, key=lambda job: job[0].gpus)]
+
+
+def outcomes(
+    jobs: Sequence[tuple[Point, Contender]], keep: Path | None = None, seconds: float | None = None
+) -> list[Outcome]:
+    """All runs, on all cores, with a sign of life. ``keep``: a file of runs, added to; what it has is not run again.
+    ``seconds``: after which none is begun."""
     lines = keep.read_text().splitlines() if keep is not None and keep.exists() else []
     kept = [msgspec.json.decode(line, type=Outcome) for line in lines]
     wanted = {(point, one.name) for point, one in jobs}
     found = [one for one in kept if (one.point, one.contender) in wanted]
     done = {(one.point, one.contender) for one in found}
-    todo = [(point, one) for point, one in jobs if (point, one.name) not in done]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for outcome in pool.map(run, *zip(*todo, strict=True), chunksize=4) if todo else ():
-            found.append(outcome)
-            if keep is not None:
-                with keep.open("ab") as file:
-                    file.write(msgspec.json.encode(outcome) + b"\n")
-            if len(found) % 50 == 0:
-                print(f"{len(found)} of {len(jobs)} runs", file=sys.stderr, flush=True)
+    todo = iter([(point, one) for point, one in jobs if (point, one.name) not in done])
+    end_s = time.monotonic() + (seconds if seconds is not None else float("inf"))
+    cores = os.cpu_count() or 1
+    with ProcessPoolExecutor(cores) as pool:
+        going = {pool.submit(run, *job) for job in itertools.islice(todo, 2 * cores)}
+        while going:
+            ended, going = wait(going, return_when=FIRST_COMPLETED)
+            for future in ended:
+                found.append(future.result())
+                if keep is not None:
+                    with keep.open("ab") as file:
+                        file.write(msgspec.json.encode(found[-1]) + b"\n")
+                if len(found) % 50 == 0:
+                    print(f"{len(found)} of {len(jobs)} runs", file=sys.stderr, flush=True)
+                if time.monotonic() < end_s:
+                    going |= {pool.submit(run, *job) for job in itertools.islice(todo, 1)}
     return found
-
-
-Where = tuple[str, int, float, float]
-
-
-def means(found: Iterable[Outcome], field: str) -> dict[Where, dict[str, float]]:
-    """Where → contender → mean over the seeds."""
-    rows: dict[Where, dict[str, list[float]]] = {}
-    for one in found:
-        where = (one.point.workload, one.point.gpus, one.point.load, one.point.scale)
-        rows.setdefault(where, {}).setdefault(one.contender, []).append(getattr(one, field))
-    return {where: {name: sum(all_) / len(all_) for name, all_ in row.items()} for where, row in rows.items()}
-
-
-def attainment(found: Sequence[Outcome]) -> list[Figure]:
-    """Against the strongest baseline of each point: where that is tight, and the worst anywhere."""
-    names = {one.name for one in baselines()}
-    rows = {where: row for where, row in means(found, "attained").items() if "genserve" in row}
-    best = {where: max(row[name] for name in names if name in row) for where, row in rows.items()}
-    figures = []
-    for workload_name, gpus in sorted({where[:2] for where in rows}):
-        here = [where for where in rows if where[:2] == (workload_name, gpus)]
-        tight = [where for where in here if TIGHT[0] <= best[where] <= TIGHT[1]]
-        if tight:
-            at = min(tight, key=lambda where: rows[where]["genserve"] / best[where])
-            name = f"attained_vs_best_static_{workload_name}_{gpus}"
-            figures.append(
-                Figure(
-                    name,
-                    rounded(rows[at]["genserve"] / best[at]),
-                    "x",
-                    1.44,
-                    "higher",
-                    f"load {at[2]:g}, {at[3]:g}×",
-                    rounded(best[at]),
-                )
-            )
-        at = min(here, key=lambda where: rows[where]["genserve"] - best[where])
-        gain = rounded(rows[at]["genserve"] - best[at])
-        name, where = f"attained_least_gain_{workload_name}_{gpus}", f"load {at[2]:g}, {at[3]:g}×"
-        figures.append(Figure(name, gain, "share", -0.02, "higher", where, rounded(best[at])))
-    return figures
-
-
-def stages(found: Sequence[Outcome]) -> list[Figure]:
-    """Latency against whole pipelines on one GPU each (the fleet that loads are multiples of), and on any fixed degree."""
-    figures = []
-    found = [one for one in found if not one.unserved]  # a fleet that cannot hold all models is none to compare with
-    for field, bar in (("mean_s", 2.5), ("p95_s", 3.6)):
-        rows = {where: row for where, row in means(found, field).items() if "trident" in row and where[2] <= 0.9}
-        for name, gpus in sorted({where[:2] for where in rows}):
-            here = [where for where in rows if where[:2] == (name, gpus)]
-            for peer, fleets in (
-                ("whole_1", ("whole-1 fifo",)),
-                ("best_whole", tuple(b.name for b in baselines() if b.layout == "whole")),
-            ):
-                at = max(here, key=lambda where: _least(rows[where], fleets) / rows[where]["trident"])
-                theirs = _least(rows[at], fleets)
-                figures.append(
-                    Figure(
-                        f"{field}_vs_{peer}_{name}_{gpus}", rounded(theirs / rows[at]["trident"]), "x",
-                        bar if peer == "whole_1" else None, "higher", f"load {at[2]:g}", rounded(theirs),
-                    )
-                )  # fmt: skip
-    return figures
-
-
-def _least(row: dict[str, float], fleets: Iterable[str]) -> float:
-    return min(row[fleet] for fleet in fleets if fleet in row)
 
 
 if __name__ == "__main__":

@@ -4,45 +4,78 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.coserve_runs import Outcome, baselines
+from bench.coserve_runs import Outcome, baselines, workload
 from bench.figures import Figure
 
 HEAD: Final = """# Figures of co-serving
 
-`python -m bench.coserve{flags} --write docs` wrote this page: {runs} simulated runs on held-out seeds, with the workloads,
-objectives and baselines of `bench/workloads`. [Co-serving](coserving.md) says what is compared.
+`python -m bench.coserve --full --keep FILE --write docs` wrote this page: {runs} simulated runs on held-out seeds, with the
+workloads, objectives and baselines of `bench/workloads`. [Co-serving](coserving.md) says what is compared. Where several seeds
+ran, a row is their mean. Only points that the policy and all its baselines have run are here:
 
+| workload | GPUs | loads | SLO × | seeds | points | of |
+|---|---|---|---|---|---|---|
 """
 
 
 def write(folder: Path, found: Sequence[Outcome], figures: Sequence[Figure]) -> None:
     """The page and one picture a workload."""
-    full = len({one.point.seed for one in found}) > 1
-    lines = [
-        HEAD.format(flags=" --full" if full else "", runs=len(found)),
-        "| figure | value | bar | against |",
-        "|---|---|---|---|",
-    ]
-    for figure in figures:
-        bar = (
-            ""
-            if figure.bar is None
-            else f"{'≥' if figure.better == 'higher' else '≤'} {figure.bar:g}{'' if figure.met else ' **missed**'}"
-        )
-        against = (
-            ""
-            if figure.peer is None
-            else f"{figure.peer}" + ("" if figure.peer_value is None else f" ({figure.peer_value:g})")
-        )
-        lines.append(f"| {figure.figure} | {figure.value:g} {figure.unit} | {bar} | {against} |")
+    keys = sorted({(one.point.workload, one.point.gpus) for one in found})
+    lines = [HEAD.format(runs=len(found)) + "\n".join(_coverage(found, *key) for key in keys), ""]
+    lines += ["| figure | value | bar | against |", "|---|---|---|---|", *map(_row, figures)]
     names = [one.name for one in baselines()]
-    for key in sorted({(one.point.workload, one.point.gpus) for one in found}):
+    for key in keys:
         mine = [one for one in found if (one.point.workload, one.point.gpus) == key]
-        lines += ["", f"## {key[0]}, {key[1]} GPUs", "", *_table(mine, names)]
+        lines += ["", f"## {key[0]}, {key[1]} GPUs", ""]
         if any(one.contender == "genserve" for one in mine):
             _picture(folder / "images" / f"coserve-{key[0]}-{key[1]}.png", mine, names)
-            lines += ["", f"![attainment by load](images/coserve-{key[0]}-{key[1]}.png)"]
+            lines += [f"![attainment by load](images/coserve-{key[0]}-{key[1]}.png)", "", *_table(mine, names)]
+        else:
+            lines += [*_ratios(mine), "", *_table(mine, names)]
     (folder / "coserving-figures.md").write_text("\n".join(lines) + "\n")
+
+
+def _row(figure: Figure) -> str:
+    sign = "≥" if figure.better == "higher" else "≤"
+    bar = "" if figure.bar is None else f"{sign} {figure.bar:g}{'' if figure.met else ' **missed**'}"
+    against = figure.peer or ""
+    if figure.peer is not None and figure.peer_value is not None:
+        against += f" ({figure.peer_value:g})"
+    return f"| {figure.figure} | {figure.value:g} {figure.unit} | {bar} | {against} |"
+
+
+def _coverage(found: Sequence[Outcome], name: str, gpus: int) -> str:
+    ran = {one.point for one in found if (one.point.workload, one.point.gpus) == (name, gpus)}
+    work = workload(name)
+    seeds = work.seeds.held_out if gpus == work.gpus[0] else work.seeds.held_out[:1]
+    latency = not any(one.contender == "genserve" for one in found if one.point in ran)
+    every = len(work.loads) * len(seeds) * (1 if latency else len(work.slo_scales))
+
+    def listed(values: set[float] | set[int]) -> str:
+        return ", ".join(f"{value:g}" for value in sorted(values))
+
+    loads, scales, chosen = {p.load for p in ran}, {p.scale for p in ran}, {p.seed for p in ran}
+    row = (name, str(gpus), listed(loads), listed(scales), listed(chosen), str(len(ran)), str(every))
+    return f"| {' | '.join(row)} |"
+
+
+def _ratios(found: Sequence[Outcome]) -> list[str]:
+    """Every load and seed: how many times longer whole pipelines take, on one GPU each and at the degree that is best there."""
+    lines = [
+        "| load | seed | mean: whole-1 | best whole | P95: whole-1 | best whole |",
+        "|---|---|---|---|---|---|",
+    ]
+    whole = {one.name for one in baselines() if one.layout == "whole"}
+    for point in sorted({one.point for one in found}, key=lambda one: (one.load, one.seed)):
+        here = {one.contender: one for one in found if one.point == point}
+        mine, alone = here["trident"], here["whole-1 fifo"]
+        able = [one for name, one in here.items() if name in whole and not one.unserved]
+        mean, p95 = (min(getattr(one, field) for one in able) for field in ("mean_s", "p95_s"))
+        lines.append(
+            f"| {point.load:g} | {point.seed} | {alone.mean_s / mine.mean_s:.2f} | {mean / mine.mean_s:.2f} |"
+            f" {alone.p95_s / mine.p95_s:.2f} | {p95 / mine.p95_s:.2f} |"
+        )
+    return lines
 
 
 def _mean(rows: Sequence[Outcome], field: str) -> float:

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.run.orders import KINDS, DispatchConfig, Kind, Pause, SetDegree, Start, View
+from planner.domain import Role
+from planner.run.orders import KINDS, DispatchConfig, Instance, Job, Kind, Pause, Running, SetDegree, Start, View
 from planner.run.policies import make
 from planner.run.policies.genserve import admit
-from planner.run.policies.knapsack import Option, choose
-from tests.coserve.lab import gpus, job, laws, views
+from planner.run.policies.knapsack import Knapsack, Option, choose
+from tests.coserve.lab import ROLES, SHAPES, gpus, job, laws, views
 
 NOW = 10.0
 ELASTIC: tuple[Kind, ...] = ("genserve", "trident")
@@ -58,8 +59,6 @@ def test_switched_off_is_off(view: View, kind: Kind) -> None:
 
 
 def test_an_urgent_image_takes_a_videos_place() -> None:
-    from planner.run.orders import Running
-
     video = job("v", "video", 0, due_s=200.0)
     image = job("i", "image", 1, due_s=NOW + 4.0)
     at = tuple(gpu.instance() for gpu in gpus(1))
@@ -98,10 +97,63 @@ def test_the_knapsack_is_exact(rows: list[list[tuple[int, float]]], capacity: in
     assert sum(one.value for one in picked) == pytest.approx(best(0, capacity), abs=1e-6)
 
 
-def test_workers_of_one_stage_are_chosen_for_by_themselves() -> None:
-    from planner.domain import Role
-    from planner.run.orders import Instance, Running
+@given(st.lists(st.lists(st.tuples(st.integers(1, 4), st.floats(0, 3)), max_size=3), min_size=1), st.integers(0, 6))
+def test_an_offer_tells_what_adding_brings(rows: list[list[tuple[int, float]]], capacity: int) -> None:
+    sack = Knapsack(capacity)
+    for row in rows:
+        options = [Option(0, 0.5), *(Option(size, value) for size, value in row)]
+        before, (gain, option) = sack.value, sack.offer(options)
+        sack.add(options)
+        assert sack.value == pytest.approx(before + 0.5 + gain, abs=1e-6)
+        assert (option is None) == (gain < 1e-9)
 
+
+def test_a_request_is_spread_within_the_node_that_has_most_room() -> None:
+    video = tuple(job(f"r{index}", "video", index, due_s=30.0) for index in range(3))
+    taken = {0: 3, 4: 1}  # of the first node three are in use, of the second one
+    idle = [index for index in range(8) if index % 4 >= taken[index - index % 4]]
+    at = tuple(
+        Instance(f"g{index}", f"n{index // 4}", "H100", ROLES, int(index in idle), (1,), True, 79.0)
+        for index in range(8)
+    )
+    running = (
+        Running("g0", (video[0],), NOW, 2, ("g1",)),
+        Running("g2", (video[1],), NOW),
+        Running("g4", (video[2],), NOW),
+    )
+    view = View((job("v", "video", 9, due_s=100.0),), running, at)
+    config = DispatchConfig("trident", preempt=False)
+    (start,) = (order for order in make(config, laws()).decide(view, NOW) if isinstance(order, Start))
+    assert {start.worker, *start.peers} <= {"g5", "g6", "g7"}
+    assert start.degree == 2
+
+
+def test_what_needs_one_gpu_leaves_whole_nodes_alone() -> None:
+    at = tuple(
+        Instance(f"g{index}", f"n{index // 4}", "H100", ROLES, int(index != 7), (1,), True, 79.0) for index in range(8)
+    )
+    decode = Job("d", Role("video", "decode"), SHAPES["video"], 0.0, 9, held_by="g0")
+    view = View((decode,), (Running("g7", (job("r", "image", 0),), NOW),), at)
+    orders = make(DispatchConfig("trident", elastic=False), laws()).decide(view, NOW)
+    (start,) = (order for order in orders if isinstance(order, Start))
+    assert start.worker in {"g4", "g5", "g6"}
+
+
+def test_a_task_goes_on_where_it_has_more_gpus() -> None:
+    at = tuple(
+        Instance(f"g{index}", f"n{index // 4}", "H100", ROLES, int(index > 3), (1,), True, 79.0) for index in range(8)
+    )
+    small, large = job("s", "video", 0, left=5), job("l", "video", 1)
+    running = (Running("g0", (small,), NOW, 2, ("g1",)), Running("g2", (large,), NOW, 2, ("g3",)))
+    orders = make(DispatchConfig("trident"), laws()).decide(View((), running, at), NOW)
+    assert [order.request for order in orders if isinstance(order, Pause)] == ["l"]
+    assert not any(
+        isinstance(order, Pause)
+        for order in make(DispatchConfig("trident", preempt=False), laws()).decide(View((), running, at), NOW)
+    )
+
+
+def test_workers_of_one_stage_are_chosen_for_by_themselves() -> None:
     encode, denoise = frozenset({Role("image", "encode")}), frozenset({Role("image", "denoise")})
     idle = Instance("e", "n0", "H100", encode, 1, (1,), True, 79.0)
     busy = Instance("d", "n0", "H100", denoise, 0, (1,), True, 79.0)

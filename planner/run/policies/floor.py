@@ -16,6 +16,19 @@ class Part(msgspec.Struct, frozen=True):
     gpus: int
 
 
+class Node(msgspec.Struct, frozen=True):
+    """GPUs of a part that one task can be spread over. ``holders``: of those that can be used, how many have a role.
+
+    ``idle``: of them, how many could start something at once.
+    """
+
+    name: str
+    workers: set[str]
+    gpus: int
+    idle: int
+    holders: dict[Role, int]
+
+
 class Floor:
     """Consumed by :meth:`take` and :meth:`grow`: what they gave out is no longer idle."""
 
@@ -77,36 +90,54 @@ class Floor:
             parts.append(joined)
         return parts
 
-    def able(self, job: Job) -> list[Instance]:
+    def nodes(self, part: Part) -> list[Node]:
+        """The part by nodes. GPUs that are not lent make one together: none of their tasks is ever spread over several."""
+        lists: dict[str, list[Instance]] = {}
+        for worker in part.workers:
+            at = self._instances[worker]
+            lists.setdefault(at.node if at.joins else "", []).append(at)
+        found = []
+        for name in sorted(lists):
+            gpus, idle, holders = 0, 0, dict.fromkeys(part.roles, 0)
+            for at in lists[name]:
+                size = 0 if at.draining or at.loading is not None else max(at.degrees)
+                gpus += size
+                idle += size if at.worker in self._idle else 0
+                for role in at.residents:
+                    holders[role] += size
+            found.append(Node(name, {at.worker for at in lists[name]}, gpus, idle, holders))
+        return found
+
+    def able(self, job: Job, among: AbstractSet[str] | None = None) -> list[Instance]:
         """Idle ones with the job's weights, best first: where its input is, then those that can do little else."""
-        found = [one for one in self._idle.values() if job.role in one.residents]
+        found = [
+            one for one in self._idle.values() if job.role in one.residents and (among is None or one.worker in among)
+        ]
         return sorted(
             found, key=lambda one: (one.worker in job.avoid, one.worker != job.held_by, len(one.residents), one.worker)
         )
 
-    def take(self, job: Job, gpus: int) -> tuple[str, ...]:
-        """Up to so many idle GPUs of one node, a power of two; the first is the task's worker. Empty: there are none."""
-        able = self.able(job)
-        if not able:
-            return ()
-        if not able[0].joins or gpus == 1:
-            del self._idle[able[0].worker]
-            return (able[0].worker,)
-        nodes: dict[str, list[str]] = {}
-        for one in able:
-            nodes.setdefault(one.node, []).append(one.worker)
-        enough = [workers for workers in nodes.values() if len(workers) >= gpus]
-        home = self._instances[job.held_by].node if job.held_by in self._instances else ""
-        chosen = (
-            min(enough, key=lambda workers: (workers is not nodes.get(home), len(workers)))
-            if enough
-            else max(nodes.values(), key=len)
-        )
-        count = gpus if enough else 1 << (len(chosen).bit_length() - 1)
-        taken = tuple(chosen[:count])
+    def most(self, job: Job, gpus: int, among: AbstractSet[str]) -> int:
+        """How many :meth:`take` would give."""
+        return len(self._found(job, gpus, among))
+
+    def take(self, job: Job, gpus: int, among: AbstractSet[str] | None = None) -> tuple[str, ...]:
+        """Up to so many idle GPUs of one node (``among``: all of one), a power of two; the first is the task's worker. Empty:
+        there are none."""
+        taken = self._found(job, gpus, among)
         for worker in taken:
             del self._idle[worker]
         return taken
+
+    def _found(self, job: Job, gpus: int, among: AbstractSet[str] | None) -> tuple[str, ...]:
+        able = self.able(job, among)
+        if not able:
+            return ()
+        count = 1
+        if able[0].joins and gpus > 1:
+            able = [one for one in able if one.node == able[0].node]
+            count = min(gpus, 1 << (len(able).bit_length() - 1))
+        return tuple(one.worker for one in able[:count])
 
     def reserve(self, wanted: AbstractSet[Role]) -> None:
         """Take out the idle ones that have any of these roles: they are kept for somebody."""

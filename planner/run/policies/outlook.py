@@ -28,6 +28,7 @@ class Prospect(msgspec.Struct, frozen=True):
     """One job. ``rest_s``: after its stage, at best; ``fastest_s``: its stage at best.
 
     ``window_s``: until its deadline. ``setup_s``: before its next step, were it started. ``work_s``: all of it on one GPU.
+    ``has``: GPUs that it has at present, and ``boundary_s``: until it could have others, at the end of its step.
     """
 
     left: int
@@ -37,6 +38,8 @@ class Prospect(msgspec.Struct, frozen=True):
     window_s: float
     setup_s: float
     work_s: float
+    has: int = 0
+    boundary_s: float = 0.0
 
     def chance(self, gpus: int, ahead_s: float) -> float:
         """To be on time, having so many GPUs for the next moments: 0 when it cannot be, else less the tighter it gets."""
@@ -62,9 +65,19 @@ class Prospect(msgspec.Struct, frozen=True):
         steps = min((ahead_s - self.setup_s) / max(self.table.step_s[gpus], 1e-9), self.left)
         return steps * self.table.step_s[1] / max(self.work_s, 1e-9)
 
+    def takes_s(self, gpus: int) -> float:
+        """Until it is finished, were its stage started on so many."""
+        return self.setup_s + self.left * self.table.step_s[gpus] + self.rest_s
+
     def speed(self, gpus: int) -> float:
-        """Times faster than on one GPU; 0 on none."""
-        return self.table.step_s[1] / self.table.step_s[gpus] if gpus else 0.0
+        """Times faster than on one GPU, over what is left of its stage; 0 on none. Waiting for the boundary counts."""
+        if not gpus:
+            return 0.0
+        steps, alone = self.table.step_s, self.left * self.table.step_s[1]
+        if gpus == self.has:
+            return steps[1] / steps[gpus]
+        takes = self.boundary_s + (self.left - 1) * steps[gpus] if self.has else self.setup_s + self.left * steps[gpus]
+        return alone / max(takes, 1e-9)
 
 
 class Outlook:
@@ -113,9 +126,14 @@ class Outlook:
             total += UNKNOWN_S if found is None else found
         return total
 
-    def prospect(self, job: Job, floor: Floor, batch: int = 1) -> Prospect:
-        """Of a job that waits or runs."""
+    def prospect(self, job: Job, floor: Floor, batch: int = 1, task: Running | None = None) -> Prospect:
+        """Of a job that waits, or runs in ``task``."""
         table, most = self.table(job, floor, batch), floor.degrees[-1]
+        has, boundary_s = 0, 0.0
+        if task is not None:
+            has = floor.size(task)
+            step_s = table.step_s.get(task.degree, table.step_s[1])
+            boundary_s = min(max(task.step_since_s + step_s - floor.now, 0.0), step_s)
         return Prospect(
             left=job.left,
             table=table,
@@ -124,6 +142,8 @@ class Outlook:
             window_s=NEVER if job.deadline_s is None else job.deadline_s - floor.now,
             setup_s=self.times.resume_s(job, job.held_by),
             work_s=job.left * table.step_s[1] + table.after_s[1],
+            has=has,
+            boundary_s=boundary_s,
         )
 
     def least_work_s(self, job: Job, floor: Floor) -> float | None:

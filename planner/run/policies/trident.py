@@ -8,6 +8,7 @@ left over. With ``preempt`` it may also pause, which TridentServe does not.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 from planner.domain import Role
@@ -18,8 +19,9 @@ from planner.run.policies.joint import Joint, by_key
 from planner.run.policies.outlook import Prospect
 from planner.run.policies.placement import Move, rederive
 
-KEEP: Final = 0.02  # of a change's worth, relative: see Trident.worth
-EVENLY: Final = 0.6  # 1: shortest first; 0: all alike
+KEEP: Final = 0.1  # of what it is worth: what a change must gain
+PRICE: Final = 1.0  # of its last pause, by what it is worth where it runs
+EVENLY: Final = 0.5  # 1: shortest first; 0: all alike
 AHEAD_S: Final = 2.0
 WIDEST: Final = 64  # waiting requests that the choice is about, at most
 REVIEW_S: Final = 20.0  # between two looks at the placement plan
@@ -30,7 +32,7 @@ class Trident(Joint):
     """Remembers the mix, besides what it ordered."""
 
     def __init__(self, config: DispatchConfig, times: Times) -> None:
-        super().__init__(config, times, KEEP)
+        super().__init__(config, times, 0.0, patient=True)
         self._demands = Demands(times)
         self._reviewed_s: float | None = None
 
@@ -42,7 +44,7 @@ class Trident(Joint):
             return []
         self._demands.see(view, floor.accelerator, now)
         orders = (
-            self.settle(view, floor, self._waiting(view, floor), worth, now + AHEAD_S)
+            self.settle(view, floor, self._waiting(view, floor), self._worth, now + AHEAD_S)
             if view.pending or view.running
             else []
         )
@@ -60,31 +62,46 @@ class Trident(Joint):
         jobs.sort(key=lambda job: (-job.priority, work[job.request], job.seq))
         return by_key(jobs[:WIDEST], batch=self.config.batch)
 
+    def _worth(self, job: Job, prospect: Prospect, gpus: int) -> float:
+        """Speed over what is left, less for long ones. In units in which a request of one second on one GPU is worth 1.
+
+        A change must gain a little. The pauses that a request may have are few: each is dearer than the one before.
+        """
+        scale = math.pow(max(prospect.work_s, 1e-3), -EVENLY) * (1 + max(job.priority, 0))
+        if not gpus:
+            return -PRICE * (job.pauses + 1) / self.config.max_pauses * scale * prospect.speed(prospect.has)
+        return prospect.speed(gpus) * scale * (1 + KEEP if gpus == prospect.has else 1.0)
+
     # --- placement --------------------------------------------------------------------------------------------
 
     def _on_dispatch(self, view: View, floor: Floor, started: set[str], now: float) -> list[Order]:
         """A stage that waits longer than its weights would take to move has them moved to a GPU that is idle."""
         coming = {one.loading for one in view.instances if one.loading is not None}
-        for job in view.pending:
-            if job.request in started or job.role in coming:
+        wanted = dict.fromkeys(
+            job.role for job in view.pending if job.request not in started and job.role not in coming
+        )
+        waits = self._waits_s(view, floor, wanted, now) if wanted else {}
+        for role, wait_s in waits.items():
+            if wait_s <= PATIENCE * self.outlook.times.load_s(role, floor.accelerator):
                 continue
-            wait_s = self._wait_s(view, floor, job.role, now)
-            load_s = self.outlook.times.load_s(job.role, floor.accelerator)
-            if wait_s <= PATIENCE * load_s:
-                continue
-            move = self._demands.room(floor.left(), job.role, view)
+            move = self._demands.room(floor.left(), role, view)
             if move is not None:
                 return [_load(move, "a stage waits for it")]
         return []
 
-    def _wait_s(self, view: View, floor: Floor, role: Role, now: float) -> float:
-        """Until some GPU with the role is free."""
+    def _waits_s(self, view: View, floor: Floor, roles: Iterable[Role], now: float) -> dict[Role, float]:
+        """Until some GPU with the role is free, by role in their order."""
         ends: dict[str, float] = {}
         for task in view.running:
             end = self.outlook.end_s(task, floor) - now
             ends.update(dict.fromkeys((task.worker, *task.peers), end))
-        holders = [one for one in view.instances if role in one.residents and not one.draining]
-        return min((ends.get(one.worker, 0.0) for one in holders), default=float("inf"))
+        waits = dict.fromkeys(roles, float("inf"))
+        for one in view.instances:
+            end = ends.get(one.worker, 0.0)
+            for role in () if one.draining else one.residents:
+                if role in waits and end < waits[role]:
+                    waits[role] = end
+        return waits
 
     def _review(self, view: View, floor: Floor, now: float) -> list[Order]:
         """Now and then: the move that the mix makes most of, where it is worth what it costs."""
@@ -102,11 +119,6 @@ class Trident(Joint):
         idle: list[Instance] = floor.left()
         move = rederive(self._demands.rates(now), held, memory, loads, {one.worker for one in idle})
         return [] if move is None else [_load(move, "the mix has shifted")]
-
-
-def worth(job: Job, prospect: Prospect, gpus: int) -> float:
-    """Speed over what is left, less for long ones. In units in which a request of one second on one GPU is worth 1."""
-    return prospect.speed(gpus) * math.pow(max(prospect.work_s, 1e-3), -EVENLY) * (1 + max(job.priority, 0))
 
 
 def _load(move: Move, why: str) -> Load:
