@@ -53,9 +53,10 @@ def split(shop: Shop, began: float, ended: float) -> dict[str, float]:
 
 
 def whole(status: dict[str, Any], without: str = "") -> bool:
-    """Ready, on four machines that are up."""
+    """Ready, on four machines that are up and have a worker each."""
     up = [node["id"] for node in status["nodes"] if node["state"] == "up"]
-    return status["state"] == "ready" and len(up) == 4 and without not in up
+    workers = sum(stage["ready"] for stage in status["stages"])
+    return status["state"] == "ready" and len(up) == 4 == workers and without not in up
 
 
 def main() -> None:
