@@ -101,7 +101,8 @@ def outcomes(
     end_s = time.monotonic() + (seconds if seconds is not None else float("inf"))
     cores = os.cpu_count() or 1
     with ProcessPoolExecutor(cores) as pool:
-        going = {pool.submit(run, *job) for job in itertools.islice(todo, 2 * cores)}
+        first = 2 * cores if time.monotonic() < end_s else 0
+        going = {pool.submit(run, *job) for job in itertools.islice(todo, first)}
         while going:
             ended, going = wait(going, return_when=FIRST_COMPLETED)
             for future in ended:
