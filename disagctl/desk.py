@@ -370,5 +370,8 @@ class FrontDesk:
             log.debug("%s stays unfetched: %s", item, err)
 
     def _row(self, item: str) -> ItemRow | None:
-        live: LiveJob | None = self.book.live.get(job_of(item))
-        return next((row for row in live.rows if row.id == item), None) if live else None
+        live: LiveJob | None = self.book.live.get(item) or self.book.live.get(job_of(item))
+        if live is None:
+            return None
+        first = live.rows[0]
+        return first if first.id == item else next((row for row in live.rows if row.id == item), None)

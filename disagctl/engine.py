@@ -75,19 +75,32 @@ class Engine:
         """Messages of one frame."""
         now = self._wake()
         self.ledger.miss_deadlines(now)
+        worker = self._hear(peer, now)
         for message in messages:
-            if type(message) is wire.Done and (worker := self.roster.workers.get(peer)) is not None and worker.greeted:
-                worker.heard_s = now  # what there is most of, first
-                self.ledger.seen(peer, now)
-                self._done(worker, message, now)
-            elif isinstance(message, AGENT_NEWS):
-                self._agent(peer, message, now)
-            elif isinstance(message, wire.Reached):
-                self.roster.reached(peer, message)
-            elif isinstance(message, wire.Notice):
-                evacuate(self, peer, message.why)
+            if type(message) is wire.Done and worker is not None:
+                self._done(worker, message, now)  # what there is most of, first
             else:
-                self._worker(peer, message, now)
+                self._other(peer, message, now)
+                worker = self._hear(peer, now)
+
+    def _hear(self, peer: str, now: float) -> WorkerState | None:
+        """A sign of life; None: of an agent, or of a worker that has yet to say Hello."""
+        worker = self.roster.workers.get(peer)
+        if worker is None or not worker.greeted:
+            return None
+        worker.heard_s = now
+        self.ledger.seen(peer, now)
+        return worker
+
+    def _other(self, peer: str, message: wire.WorkerMessage | wire.AgentMessage, now: float) -> None:
+        if isinstance(message, AGENT_NEWS):
+            self._agent(peer, message, now)
+        elif isinstance(message, wire.Reached):
+            self.roster.reached(peer, message)
+        elif isinstance(message, wire.Notice):
+            evacuate(self, peer, message.why)
+        else:
+            self._worker(peer, message, now)
 
     def turn_over(self) -> None:
         """Everything that was waiting has been received."""
@@ -166,16 +179,8 @@ class Engine:
         for worker in self.roster.vanished(node, present, now - self.ledger.limits.lease_s):
             self._worker_gone(wire.WorkerVitals(worker, "", 0, "exited"), "its agent has it no more")
         if isinstance(message, wire.AgentHello):
-            self._introduce(node)
+            self._tell(self.routes.introduce(node))
             self.rewish()
-
-    def _introduce(self, node: str) -> None:
-        """Have it and the others find out whether they reach each other."""
-        bells = {n.id: wire.Neighbour(n.id, n.doorbell) for n in self.roster.nodes.values() if n.doorbell}
-        if node in bells:
-            for other in [name for name in bells if name != node]:
-                self.sender.send(other, wire.Knock((bells[node],)))
-            self.sender.send(node, wire.Knock(tuple(bell for name, bell in bells.items() if name != node)))
 
     def _vitals(self, node: str, vitals: wire.WorkerVitals, now: float) -> None:
         if vitals.state == "exited":
@@ -255,7 +260,7 @@ class Engine:
         known = self.roster.workers.get(vitals.worker)
         self.roster.forget(vitals.worker)
         self.routes.left(vitals.worker)
-        self._tell_reach()
+        self._tell(self.routes.news())
         self._holding.pop(vitals.worker, None)
         doomed = known is not None and known.doomed
         if known is not None and not doomed and self.roster.role_of(known) is None:
@@ -276,13 +281,12 @@ class Engine:
             if len(told) < MAX_TOLD:
                 told.update((h.ref, h) for h in message.held)
             return
-        worker = self.roster.workers.get(peer)
-        if worker is None or not worker.greeted:
-            if isinstance(message, wire.Beat) and (worker is None or not worker.doomed):
+        worker = self._hear(peer, now)
+        if worker is None:
+            known = self.roster.workers.get(peer)
+            if isinstance(message, wire.Beat) and (known is None or not known.doomed):
                 self.sender.send(peer, wire.Who())
             return
-        worker.heard_s = now
-        self.ledger.seen(peer, now)
         match message:
             case wire.Started(ref=ref):
                 self.ledger.started(peer, ref, now)
@@ -326,7 +330,7 @@ class Engine:
         self.sender.send(peer, wire.Welcome(self.incarnation))
         self.sender.send(peer, wire.Peers(self.peer_keys))
         self.routes.joined(peer)
-        self._tell_reach()
+        self._tell(self.routes.news())
         planned = self.roster.role_of(worker) is not None
         if worker.node in self.roster.nodes and not self.ledger.holding and not planned:
             self.roster.draining.setdefault(peer, now)  # it was started while its slot was still wished for
@@ -358,10 +362,9 @@ class Engine:
             gpus=1 if source is None else source.ranks,
         )  # fmt: skip
 
-    def _tell_reach(self) -> None:
-        """Which routes their offers need: each worker for which that has changed."""
-        for worker, reach in self.routes.news():
-            self.sender.send(worker, reach)
+    def _tell(self, news: Iterable[tuple[str, wire.Reach | wire.Knock]]) -> None:
+        for peer, message in news:
+            self.sender.send(peer, message)
 
     def _input_lost(self, peer: str, message: wire.InputLost) -> None:
         ref = message.ref
@@ -369,7 +372,7 @@ class Engine:
         source = self.ledger.source_of(ref)
         if message.unreachable and source is not None and self.routes.cut_off(source):
             self.desk.event("transport", f"{peer} cannot reach {source}: its outputs go through the store as well")
-            self._tell_reach()
+            self._tell(self.routes.news())
         self.ledger.input_lost(peer, ref, message.key, message.message)
 
     def _give_role(self, worker: WorkerState) -> None:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 FRAMES_A_TURN: Final = 512  # then HTTP gets its turn
 HUB_HIGH_WATER: Final = 100_000
-RELEASE_S: Final = 0.02  # so long at most
+RELEASE_S: Final = 0.02  # so long a Release waits at most
 ADDRESS: Final = NOBLOCK | int(zmq.SNDMORE)
 
 Incoming = WorkerMessage | AgentMessage
@@ -64,8 +64,8 @@ class Hub:
         self._encoder = msgspec.msgpack.Encoder()
         self._counters: dict[str, Counter] = {}
         self._outgoing: dict[str, list[Outgoing]] = {}
-        self._flush_due = False
-        self._flush_later: asyncio.TimerHandle | None = None
+        self._urgent: dict[str, None] = {}  # peers with more to be told than that they may let something go
+        self._late_due = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self.refused = 0
         self.undecodable = 0
@@ -95,16 +95,21 @@ class Hub:
     def send(self, peer: str, message: Outgoing) -> None:
         """Queue a message; all of one turn of the loop leave in one frame a peer.
 
-        Nobody waits for a Release: it leaves with whatever goes out next, for a frame of its own wakes a process.
+        Nobody waits for a Release: it leaves with what the peer is told next, for a frame of its own wakes a process.
         """
-        self._outgoing.setdefault(peer, []).append(message)
-        if self._flush_due or self._loop is None:
+        waiting = self._outgoing.get(peer)
+        if waiting is None:
+            waiting = self._outgoing[peer] = []
+        waiting.append(message)
+        if self._loop is None:
             return
         if type(message) is not Release:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
-        elif self._flush_later is None:
-            self._flush_later = self._loop.call_later(RELEASE_S, self._flush)
+            if not self._urgent:
+                self._loop.call_soon(self._flush)
+            self._urgent[peer] = None
+        elif not self._late_due:
+            self._late_due = True
+            self._loop.call_later(RELEASE_S, self._flush_late)
 
     def forget(self, peers: Iterable[str]) -> None:
         """Drop the counters of peers that are gone for good."""
@@ -113,12 +118,21 @@ class Hub:
             self._outgoing.pop(peer, None)
 
     def _flush(self) -> None:
-        self._flush_due = False
-        if self._flush_later is not None:
-            self._flush_later.cancel()
-            self._flush_later = None
-        outgoing, self._outgoing = self._outgoing, {}
-        for peer, messages in outgoing.items():
+        urgent, self._urgent = self._urgent, {}
+        self._post(urgent)
+        self._drain()
+
+    def _flush_late(self) -> None:
+        self._late_due = False
+        if self._loop is not None and not self._socket.closed:
+            self._post(tuple(self._outgoing))
+            self._drain()
+
+    def _post(self, peers: Iterable[str]) -> None:
+        for peer in peers:
+            messages = self._outgoing.pop(peer, None)
+            if messages is None:
+                continue  # it was forgotten, or told a moment ago
             counter = self._counters.setdefault(peer, Counter())
             for data in self._encoded(peer, messages, counter):
                 try:
@@ -126,7 +140,6 @@ class Hub:
                     self._socket.send(counter.stamp() + data, NOBLOCK)
                 except zmq.ZMQError as err:
                     log.debug("frame to %s lost: %s", peer, err)  # it will notice the gap and say hello
-        self._drain()
 
     def _encoded(self, peer: str, messages: list[Outgoing], counter: Counter) -> list[bytes]:
         try:

@@ -36,8 +36,9 @@ class LiveJob(msgspec.Struct):
     waiters: set["asyncio.Future[None]"] = msgspec.field(default_factory=set)  # of the end only
 
     def __post_init__(self) -> None:
-        """Count."""
-        self.open = sum(row.state == "open" for row in self.rows)
+        """Count, where the caller has not."""
+        if self.open < 0:
+            self.open = sum(row.state == "open" for row in self.rows)
 
     @property
     def finished(self) -> bool:
@@ -71,14 +72,17 @@ class JobBook:
         self._finished: OrderedDict[str, LiveJob] = OrderedDict()
 
     def add(self, rows: list[ItemRow], params: dict[str, Any] | None = None) -> LiveJob:
-        """An accepted job. ``params``: what the rows hold, if it is at hand."""
-        job = LiveJob(rows[0].job, rows, msgspec.json.decode(rows[0].params) if params is None else params)
+        """An accepted job. ``params``: what the rows hold, at hand where the job is new and all of it open."""
+        if params is None:
+            job = LiveJob(rows[0].job, rows, msgspec.json.decode(rows[0].params))
+        else:
+            job = LiveJob(rows[0].job, rows, params, open=len(rows))
         self.live[job.id] = job
         return job
 
     def touch(self, item: str) -> None:
         """Something about the item changed: wake who waits for changes."""
-        job = self.live.get(job_of(item))
+        job = self.live.get(item) or self.live.get(job_of(item))  # the first item has the job's own id
         if job is not None:
             job.version += 1
             if job.started_at is None:
@@ -147,16 +151,18 @@ class JobBook:
 
     def view(self, job: LiveJob) -> JobView:
         """The job as it stands."""
-        first = job.rows[0]
+        rows, first = job.rows, job.rows[0]
         status = self._status(job)
+        items = [self._item(first, status)] if len(rows) == 1 else [self._item(row) for row in rows]
         request = failed = completed_at = None
         if job.open:
-            active = next(r for r in job.rows if r.state == "open")
-            request = self._ledger.requests.get(active.id)
+            request = self._ledger.requests.get(next(r for r in rows if r.state == "open").id)
+        elif len(rows) == 1:
+            completed_at = first.finished_at
         else:
-            completed_at = max((r.finished_at for r in job.rows if r.finished_at is not None), default=None)
-        if status != "succeeded":
-            failed = next((r for r in job.rows if r.state in ("failed", "cancelled")), None)
+            completed_at = max((r.finished_at for r in rows if r.finished_at is not None), default=None)
+        if status != "succeeded" and job.open < len(rows):
+            failed = next((r for r in rows if r.state in ("failed", "cancelled")), None)
         return JobView(
             id=job.id,
             kind=first.kind,  # type: ignore[arg-type]  # written by us
@@ -165,7 +171,7 @@ class JobBook:
             progress=self._percent(job, status),
             created_at=first.created_at,
             params=job.params,
-            items=[self._item(row) for row in job.rows],
+            items=items,
             stage=request.stages[request.at] if request else None,
             step=request.step if request else 0,
             steps=request.steps if request else 0,
@@ -190,8 +196,9 @@ class JobBook:
         request = self._ledger.requests.get(row.id)
         return request is not None and (request.started_s is not None or request.at > 0)
 
-    def _item(self, row: ItemRow) -> ItemView:
-        state: JobStatus = row.state if row.state != "open" else ("running" if self._running(row) else "queued")  # type: ignore[assignment]
+    def _item(self, row: ItemRow, only: JobStatus | None = None) -> ItemView:
+        """``only``: the state of the job, where it has no other item."""
+        state: JobStatus = only or (row.state if row.state != "open" else "running" if self._running(row) else "queued")  # type: ignore[assignment]
         checksum = f"{unsigned(row.checksum):016x}" if row.checksum is not None else None
         return ItemView(row.id, state, row.seed, row.mime, row.nbytes, checksum, row.attempts)
 

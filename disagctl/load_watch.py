@@ -194,10 +194,13 @@ class LoadWatch(Watcher):
         return sum(kept) / len(kept) if kept else None
 
     def _class(self, model: str, shape: Shape) -> Kept:
-        kept = self.classes.setdefault((model, shape), Kept())
-        self.classes.move_to_end((model, shape))
-        if len(self.classes) > MOST_CLASSES:
-            self.classes.popitem(last=False)
+        kept = self.classes.get((model, shape))
+        if kept is None:
+            kept = self.classes[model, shape] = Kept()
+            if len(self.classes) > MOST_CLASSES:
+                self.classes.popitem(last=False)
+        else:
+            self.classes.move_to_end((model, shape))
         return kept
 
     def _busy_s(self, now: float) -> dict[Role, float]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from disagctl.roster import Roster
-from stages.protocol import Reach, Via
+from stages.protocol import Knock, Neighbour, Reach, Via
 
 MAX_PAIRS: Final = 2_000  # shown; with more workers than that has pairs, the first ones are
 ONE_HOST: Final = Reach((), several=False)  # what a worker goes by until it is told otherwise
@@ -41,6 +41,14 @@ class Routes:
             self.used_pairs.setdefault(pair, INLINE)
         elif pair in self.used_pairs or len(self.used_pairs) < MAX_PAIRS:
             self.used_pairs[pair] = via
+
+    def introduce(self, node: str) -> Iterator[tuple[str, Knock]]:
+        """What to tell whom, so that a node and the others find out whether they reach each other."""
+        bells = {n.id: Neighbour(n.id, n.doorbell) for n in self._roster.nodes.values() if n.doorbell}
+        if node in bells:
+            others = {name: bell for name, bell in bells.items() if name != node}
+            yield from ((name, Knock((bells[node],))) for name in others)
+            yield node, Knock(tuple(others.values()))
 
     def cut_off(self, source: str) -> bool:
         """Somebody cannot reach this worker. True when that is news, and there is a store to go through instead."""

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Role(msgspec.Struct, frozen=True):
+class Role(msgspec.Struct, frozen=True, cache_hash=True):
     """What a worker is for: one stage of one model of the service."""
 
     model: str
@@ -13,7 +13,7 @@ class Role(msgspec.Struct, frozen=True):
         return f"{self.model}.{self.stage}"
 
 
-class TaskRef(msgspec.Struct, frozen=True, array_like=True):
+class TaskRef(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):
     """Names one attempt at one stage of one request. ``epoch`` fences late results: it only ever grows."""
 
     request: str
@@ -36,7 +36,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 # --- planning ----------------------------------------------------------------------------------------------------
 
 
-class Shape(msgspec.Struct, frozen=True, order=True):
+class Shape(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """What a request asks for. ``guidance``: whether each step takes two forward passes (classifier-free guidance)."""
 
     width: int

@@ -333,17 +333,18 @@ class WorkerCore:
         return [] if first else self.restate()
 
     def _assign(self, task: Task) -> list[Instruction]:
-        if task.ref in self.tasks or task.ref.key in self.held:
+        ref, source, role = task.ref, task.input, self.role
+        if ref in self.tasks or ref.key in self.held:
             return []
-        if self.phase != "ready" or self.role != Role(task.model, task.ref.stage):
-            return [Send(Returned(task.ref))]
-        remote = task.input is not None and not any(isinstance(r, InlineRoute) for r in task.input.routes)
-        if task.input is not None and task.resumed_at and task.input.key in self.held:
+        if self.phase != "ready" or role is None or ref.stage != role.stage or task.model != role.model:
+            return [Send(Returned(ref))]
+        remote = source is not None and not any(isinstance(r, InlineRoute) for r in source.routes)
+        if source is not None and task.resumed_at and source.key in self.held:
             remote = False  # it was paused here
         if self._light and not remote and not self._line:
-            self.tasks[task.ref] = Held(task, COMPUTING, started=True)  # over before word of its start could leave
+            self.tasks[ref] = Held(task, COMPUTING, started=True)  # over before word of its start could leave
             return [Compute(task)]
-        self.tasks[task.ref] = Held(task, QUEUED if remote else READY)
+        self.tasks[ref] = Held(task, QUEUED if remote else READY)
         self._hearing = self._hearing or task.batch is not None
         return [] if not remote and len(self._line) > self._ahead else self._advance()
 

@@ -17,6 +17,8 @@ MAX_TENSORS: Final = 4096
 MAX_TREE_BYTES: Final = 256 << 10
 ALIGN: Final = 64
 
+_plain: Final = msgspec.msgpack.Encoder()
+
 
 class ParcelError(ValueError):
     """The bytes are not what their description promised."""
@@ -47,7 +49,7 @@ class Parcel(msgspec.Struct, frozen=True):
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors, without alignment."""
-        return sum(t.nbytes for t in self.tensors)
+        return sum(t.nbytes for t in self.tensors) if self.tensors else 0
 
 
 def pack(values: dict[str, Any]) -> Parcel:
@@ -56,6 +58,14 @@ def pack(values: dict[str, Any]) -> Parcel:
     Raises ParcelError for anything else: what crosses the wire is data, never an object. It comes without checksums:
     whoever keeps or sends it seals it, which need not be the thread that computes.
     """
+    try:
+        tree = _plain.encode(values)
+    except TypeError:  # there are tensors in it, or what cannot cross
+        return _pack(values)
+    return Parcel(_checked(tree, 0), (), ())
+
+
+def _pack(values: dict[str, Any]) -> Parcel:
     leaves: list[Leaf] = []
 
     def hook(obj: object) -> msgspec.msgpack.Ext:
@@ -69,14 +79,19 @@ def pack(values: dict[str, Any]) -> Parcel:
         tree = msgspec.msgpack.encode(values, enc_hook=hook)
     except TypeError as err:
         raise ParcelError(str(err)) from err
-    if len(tree) > MAX_TREE_BYTES or len(leaves) > MAX_TENSORS:
-        msg = f"a parcel of {len(leaves)} tensors and {len(tree)} bytes of plain values is over the limit"
-        raise ParcelError(msg)
+    tree = _checked(tree, len(leaves))
     buffers = tuple(leaf.data.cast("B") if leaf.data.nbytes else memoryview(b"") for leaf in leaves)
     tensors = tuple(
         TensorDesc(leaf.shape, leaf.dtype, buf.nbytes, 0) for leaf, buf in zip(leaves, buffers, strict=True)
     )
     return Parcel(tree, tensors, buffers, sealed=not tensors)
+
+
+def _checked(tree: bytes, tensors: int) -> bytes:
+    if len(tree) > MAX_TREE_BYTES or tensors > MAX_TENSORS:
+        msg = f"a parcel of {tensors} tensors and {len(tree)} bytes of plain values is over the limit"
+        raise ParcelError(msg)
+    return tree
 
 
 def seal(parcel: Parcel) -> Parcel:

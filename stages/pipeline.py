@@ -108,7 +108,7 @@ class Pipeline:
         On the compute thread, or here where a change of threads would take longer than the work.
         """
         if self._light:
-            for one in (task, *others):
+            for one in (task, *others) if others else (task,):
                 self._compute(one)
         else:
             self._lines["compute"].put(lambda: self._compute_all((task, *others)) if others else self._compute(task))
@@ -131,12 +131,12 @@ class Pipeline:
 
     def forget(self, key: str) -> None:
         """Drop everything kept under the key."""
-        self._degrees.pop(key, None)
-        self._suspended.forget(key)
-        self._inputs.pop(key, None)
-        self._results.pop(key, None)
+        for kept in (self._inputs, self._results, self._degrees):
+            if kept:  # small inputs and results ride in messages: mostly nothing is kept
+                kept.pop(key, None)
         self._stop.discard(key)  # should it have come when there was nothing left to stop
         self._pause.discard(key)
+        self._suspended.forget(key)
         self._outbox.drop(key)
 
     def close(self, timeout_s: float = 5.0) -> None:

@@ -108,7 +108,7 @@ class Artifact(msgspec.Struct, frozen=True):
     data: bytes = b""
 
 
-class Task(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     """One stage of one request, to be computed."""
 
     ref: TaskRef
@@ -215,7 +215,7 @@ class Via(msgspec.Struct, frozen=True, array_like=True):
     why: str
 
 
-class Done(msgspec.Struct, frozen=True, tag="done"):
+class Done(msgspec.Struct, frozen=True, tag="done", omit_defaults=True):
     """The stage is computed. Exactly one of ``offer`` (more stages follow) and ``artifact`` (the last) is set."""
 
     ref: TaskRef

@@ -28,12 +28,14 @@ class Recorder:
         if fd is not None:
             os.ftruncate(fd, RECORD_BYTES)
             self._page = mmap.mmap(fd, RECORD_BYTES)
+            self._page[:2] = _NOTHING
 
     def begin(self, *refs: TaskRef) -> None:
         """The next instruction belongs to this task, or to all of a batch."""
         if self._page is not None:
             data = _encoder.encode(refs)[: RECORD_BYTES - 2]
-            self._page[:2] = _NOTHING  # the length is written last: half a record is none
+            if self._written:
+                self._page[:2] = _NOTHING  # the length is written last: half a record is none
             self._page[2 : 2 + len(data)] = data
             self._page[:2] = len(data).to_bytes(2, "little")
             self._written = True

@@ -210,39 +210,47 @@ class Worker:
     def _flush(self) -> None:
         if self._outgoing:
             outgoing, self._outgoing = self._outgoing, []
-            done = {message.ref for message in outgoing if isinstance(message, Done)}
-            self.link.send([m for m in outgoing if not (isinstance(m, Started) and m.ref in done)])
+            if any(type(m) is Started for m in outgoing):
+                done = {message.ref for message in outgoing if isinstance(message, Done)}
+                outgoing = [m for m in outgoing if not (isinstance(m, Started) and m.ref in done)]
+            self.link.send(outgoing)
 
-    def _perform(self, instructions: list[Instruction]) -> None:  # noqa: C901, PLR0912  # a table
+    def _perform(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
-            match instruction:
-                case Send(message=message):
-                    self._outgoing.append(message)
-                    if isinstance(message, Done):
-                        self._brisk = message.seconds < BRISK_S
-                case Compute(task=task, others=others):
-                    self.pipeline.compute(task, others)
-                case Fetch(task=task):
-                    self.pipeline.fetch(task)
-                case Publish(ref=ref):
-                    self.pipeline.publish(ref)
-                case Stop(ref=ref):
-                    self.pipeline.stop_task(ref)
-                case SetDegree(ref=ref, degree=degree):
-                    self.pipeline.set_degree(ref, degree)
-                case Suspend(ref=ref):
-                    self.pipeline.suspend(ref)
-                case Forget(key=key):
-                    self.pipeline.forget(key)
-                case Load():
-                    self.pipeline.load(instruction)
-                case Unload():
-                    self.pipeline.unload()
-                case AllowPeers(keys=keys):
-                    self.server.set_peers({*keys, self.boot.public, self.boot.head_key})
-                case SetReach(reach=reach):
-                    here = self.boot.host in reach.shared or not reach.several
-                    self.outbox.set_reach(Reach(here, reach.several, reach.relay))
+            kind = type(instruction)  # those of every task by their type: a match asks one after another
+            if kind is Send:
+                message = instruction.message  # type: ignore[union-attr]
+                self._outgoing.append(message)
+                if type(message) is Done:
+                    self._brisk = message.seconds < BRISK_S
+            elif kind is Compute:
+                self.pipeline.compute(instruction.task, instruction.others)  # type: ignore[union-attr]
+            elif kind is Forget:
+                self.pipeline.forget(instruction.key)  # type: ignore[union-attr]
+            else:
+                self._perform_other(instruction)
+
+    def _perform_other(self, instruction: Instruction) -> None:
+        match instruction:
+            case Fetch(task=task):
+                self.pipeline.fetch(task)
+            case Publish(ref=ref):
+                self.pipeline.publish(ref)
+            case Stop(ref=ref):
+                self.pipeline.stop_task(ref)
+            case SetDegree(ref=ref, degree=degree):
+                self.pipeline.set_degree(ref, degree)
+            case Suspend(ref=ref):
+                self.pipeline.suspend(ref)
+            case Load():
+                self.pipeline.load(instruction)
+            case Unload():
+                self.pipeline.unload()
+            case AllowPeers(keys=keys):
+                self.server.set_peers({*keys, self.boot.public, self.boot.head_key})
+            case SetReach(reach=reach):
+                here = self.boot.host in reach.shared or not reach.several
+                self.outbox.set_reach(Reach(here, reach.several, reach.relay))
 
 
 def relay_of(boot: WorkerBoot) -> RelayStore | None:

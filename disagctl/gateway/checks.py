@@ -1,6 +1,7 @@
 """What depends on the model: which one, which sizes, how many frames. Makes the params that the stages get."""
 
 import re
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 from disagctl.gateway.errors import ApiError, invalid
@@ -81,17 +82,23 @@ def _format(body: ImageBody | VideoBody) -> str:
 def _size(body: Common, card: ModelCard) -> dict[str, int]:
     if body.size is None or body.size == "auto":
         return {}
-    match = _SIZE.fullmatch(body.size)
+    width, height = _sides(body.size, card.size_multiple)
+    return {"width": width, "height": height}
+
+
+@lru_cache(maxsize=256)
+def _sides(size: str, step: int) -> tuple[int, int]:
+    """Width and height. Raises ApiError."""
+    match = _SIZE.fullmatch(size)
     if match is None:
-        raise invalid("size", f"must look like 832x480, or be auto; got {body.size!r}")
+        raise invalid("size", f"must look like 832x480, or be auto; got {size!r}")
     width, height = int(match[1]), int(match[2])
-    step = card.size_multiple
     if not all(step <= side <= MAX_SIDE and side % step == 0 for side in (width, height)):
         near = "x".join(str(_nearest(side, step)) for side in (width, height))
         raise invalid("size", f"sides must be multiples of {step} from {step} to {MAX_SIDE}; the nearest is {near}")
     if width * height > MAX_PIXELS:
         raise invalid("size", f"{width}x{height} is more than {MAX_PIXELS} pixels")
-    return {"width": width, "height": height}
+    return width, height
 
 
 def _nearest(side: int, step: int) -> int:

@@ -5,6 +5,7 @@ events change with the protocol.
 """
 
 import heapq
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -130,6 +131,7 @@ class Book:
         self._seq = 0
         self._waiting: dict[Role, Waiting] = {}
         self._pools: dict[Role, Pool] = {}
+        self._known: dict[Role, Role] = {}
         self._before: dict[Role, Role] = {}
         self._roles: dict[tuple[str, tuple[str, ...]], tuple[Role, ...]] = {}  # of every line of stages that was seen
         self._dirty: dict[Role, None] = {}
@@ -169,10 +171,14 @@ class Book:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
         roles = self._roles.get((request.model, request.stages))
         if roles is None:
-            roles = tuple(Role(request.model, stage) for stage in request.stages)
+            roles = tuple(self._one(Role(request.model, stage)) for stage in request.stages)
             self._roles[request.model, request.stages] = roles
             self._before.update(zip(roles[1:], roles, strict=False))
         request.roles = roles
+
+    def _one(self, role: Role) -> Role:
+        """One object for equal roles: they are looked up for every message, and identity is asked before equality."""
+        return self._known.setdefault(role, role)
 
     def _pool(self, role: Role) -> Pool:
         pool = self._pools.get(role)
@@ -196,25 +202,31 @@ class Book:
         Enough is never less than a task for each of this stage's workers: a few quick ones after many slow ones must not idle
         them.
         """
+        return self._pool(request.role).total_load >= self._room(request)
+
+    def _room(self, request: Request) -> float:
+        """How many tasks may be out with this stage's workers."""
         if request.at + 1 >= len(request.roles):
-            return False
-        after, pool = request.roles[request.at + 1], self._pool(request.roles[request.at])
-        coming = self.queued(after) + pool.total_load
-        return coming >= max(self.limits.min_window, 2 * self._pool(after).total_slots, pool.workers)
+            return math.inf
+        after = request.roles[request.at + 1]
+        most = max(self.limits.min_window, 2 * self._pool(after).total_slots, self._pool(request.role).workers)
+        return most - self.queued(after)
 
     def _dispatch(self, role: Role, now: float) -> None:
         waiting, pool = self._waiting.get(role), self._pool(role)
-        sent = False
+        room, roles, sent, batches = 0.0, None, False, self.limits.batch > 1
         while waiting:
             request_id = waiting.pop()
             request = self.requests.get(request_id) if request_id is not None else None
             if request is None:
                 continue
-            worker = None if self._blocked(request) else pool.pick(request.blamed)
-            if worker is None or self._waits(request, worker, len(waiting) + 1, now):
+            if request.roles is not roles:  # in one turn nothing but the load of ``pool`` changes it
+                room, roles = self._room(request), request.roles
+            worker = None if pool.total_load >= room else pool.pick(request.blamed)
+            if worker is None or (batches and self._waits(request, worker, len(waiting) + 1, now)):
                 waiting.push(request.id, request.priority, request.seq)
                 break
-            self._assign(request, worker, now, self._shared(request))
+            self._assign(request, worker, now, self._shared(request) if batches else None)
             sent = True
         before = self._before.get(role)
         if sent and before is not None and self.queued(before):
@@ -245,7 +257,7 @@ class Book:
         request.lease, request.waiting_s = Lease(ref, worker.id, now, now, batch=batch, degree=degree), None
         worker.leases[request.id] = ref.epoch
         self._pool(worker.role).place(worker)
-        attempt, snapshot = len(request.evidence) + 1, request.resumable
+        attempt, snapshot = len(request.evidence) + 1, request.resumable if request.snapshot is not None else None
         if snapshot is not None:
             source, at, spent = snapshot.handle, snapshot.step, snapshot.seconds
         else:
@@ -292,8 +304,11 @@ class Book:
             request.fenced.add(ref.epoch)
 
     def _release(self, output: Output) -> None:
-        worker = self.workers.get(output.worker)
         self._fence(output.ref)
+        self._let_go(output)
+
+    def _let_go(self, output: Output) -> None:
+        worker = self.workers.get(output.worker)
         if worker is not None:
             key = output.ref.key
             worker.outputs.pop(key, None)
@@ -369,7 +384,7 @@ class Book:
     def _forget(self, request: Request) -> None:
         self._discard_waiting(request)
         self._on_hold.pop(request.id, None)
-        self.requests.pop(request.id, None)  # first: nothing of it needs to be fenced from here on
+        self.requests.pop(request.id, None)
         self._drop_snapshot(request)
         for output in request.outputs.values():
-            self._release(output)
+            self._let_go(output)  # nothing of it needs to be fenced any more

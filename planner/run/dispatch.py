@@ -132,18 +132,18 @@ class Pool:
         if seat is None:
             seat = self._seats[name] = [0, 0, NONE]
         had_slots, had_load, old = seat
-        if old != NONE:
-            del self._buckets[old][name]
         if slots != had_slots:
             self.total_slots += slots - had_slots
             self.workers += (slots > 0) - (had_slots > 0)
+            seat[0] = slots
         self.total_load += load - had_load
-        bucket = NONE
-        if load < slots:
-            bucket = load
-            self._buckets[load][name] = worker
-            self._least = min(self._least, load)
-        seat[:] = slots, load, bucket
+        bucket = load if load < slots else NONE
+        if old != NONE:
+            del self._buckets[old][name]
+        if bucket != NONE:
+            self._buckets[bucket][name] = worker
+            self._least = min(self._least, bucket)
+        seat[1], seat[2] = load, bucket
 
     def remove(self, worker_id: str) -> None:
         """Forget the worker."""
@@ -161,6 +161,8 @@ class Pool:
                 return None
             self._least += 1
         fallback = None
+        if not avoid:
+            return next(iter(self._buckets[self._least].values()))
         for bucket in islice(self._buckets, self._least, None):
             for worker in bucket.values():
                 if worker.id not in avoid:

@@ -89,7 +89,7 @@ class Ledger(Viewing):
         accelerator: str = "",
     ) -> None:
         """A worker has loaded a role and grants credit. What it made in an earlier role it still holds."""
-        known = self.workers.get(worker_id)
+        known, role = self.workers.get(worker_id), self._one(role)
         if known is not None and known.role != role:
             for request in [self.requests[request_id] for request_id in known.leases]:
                 self._unlease(request)  # not fenced: should it have been finished, the output may yet be told
@@ -211,9 +211,10 @@ class Ledger(Viewing):
         if request.at > 1:
             for index in [i for i in request.outputs if i < request.at - 1]:
                 self._release(request.outputs.pop(index))
-        holder = self.workers.get(request.snapshot.worker) if request.snapshot is not None else None
-        if holder is not None and holder.draining and holder.id != worker_id:
-            self._drop_snapshot(request)  # it goes as soon as nobody needs it
+        if request.snapshot is not None:
+            holder = self.workers.get(request.snapshot.worker)
+            if holder is not None and holder.draining and holder.id != worker_id:
+                self._drop_snapshot(request)  # it goes as soon as nobody needs it
 
     def stepped(self, worker_id: str, ref: TaskRef, step: int, steps: int, now: float) -> None:
         """A denoise step was computed."""
@@ -227,7 +228,7 @@ class Ledger(Viewing):
         request = self.requests.get(ref.request)
         if request is None:
             return None
-        output = request.resumable or request.outputs.get(request.at - 1)
+        output = (request.snapshot and request.resumable) or request.outputs.get(request.at - 1)
         return output.worker if output is not None else None
 
     def done(
@@ -253,7 +254,8 @@ class Ledger(Viewing):
             worker.observe(seconds, fetch_s)
             worker.outputs[ref.key] = request.id
         self._unlease(request)
-        self._drop_snapshot(request)
+        if request.snapshot is not None:
+            self._drop_snapshot(request)
         output = Output(worker_id, ref, result)
         request.step = request.steps = 0
         request.outputs[request.at] = output

@@ -156,7 +156,7 @@ class Observer:
     def __init__(self) -> None:
         self._arrivals: deque[Arrival] = deque(maxlen=MOST_EVENTS)
         self._assigned: deque[Assigned] = deque(maxlen=MOST_EVENTS)
-        self._completions: dict[tuple[Role, str, Shape, bool], tuple[float, int]] = {}
+        self._completions: dict[tuple[Role, str, Shape, bool], list[float]] = {}  # sum of logarithms, and how many
         self._finished: deque[Finished] = deque(maxlen=MOST_EVENTS)
         self._lapses: deque[Lapse] = deque(maxlen=MOST_EVENTS)
         self._planned: Planned | None = None
@@ -174,9 +174,14 @@ class Observer:
     def completed(self, role: Role, accelerator: str, shape: Shape, seconds: float, *, first: bool = False) -> None:
         """A worker has computed a stage."""
         key = (role, accelerator, shape, first)
-        total, count = self._completions.get(key, (0.0, 0))
-        if seconds > 0 and (count or len(self._completions) < MOST_EVENTS):
-            self._completions[key] = (total + math.log(seconds), count + 1)
+        sums = self._completions.get(key)
+        if seconds <= 0:
+            return
+        if sums is not None:
+            sums[0] += math.log(seconds)
+            sums[1] += 1
+        elif len(self._completions) < MOST_EVENTS:
+            self._completions[key] = [math.log(seconds), 1]
 
     def finished(self, model: str, shape: Shape, latency_s: float, now: float) -> None:
         """A request has its result."""
@@ -205,7 +210,7 @@ class Observer:
             arrivals=tuple(self._arrivals),
             assigned=tuple(self._assigned),
             completions=tuple(
-                Completion(role, name, shape, total / count, count, first)
+                Completion(role, name, shape, total / count, int(count), first)
                 for (role, name, shape, first), (total, count) in self._completions.items()
             ),
             finished=tuple(self._finished),

@@ -118,7 +118,7 @@ class SyntheticStage:
         self.light = not (options.seconds or options.seconds_per_step) and made <= INLINE_BYTES
         self.ignores = frozenset({"seed"}) if name == DEFAULT_STAGES[0] and not last else None
         self.preemptible = options.steps > 1 or options.seconds_per_step is not None
-        self._salt = name.encode()
+        self._salt = name.encode()[:16].ljust(16, b"\0")
         self._weights = b"\x01" * self.peak_bytes if options.allocate else b""
         if options.load_s:
             time.sleep(options.load_s)
@@ -128,7 +128,7 @@ class SyntheticStage:
         begin_s = time.monotonic()
         seed = params.get("seed") if self.ignores is None else None
         words = (seed, params.get("prompt"), params.get("num_inference_steps"))
-        state = hashlib.blake2b(repr(words).encode(), digest_size=32, salt=self._salt[:16].ljust(16, b"\0"))
+        state = hashlib.blake2b(repr(words).encode(), digest_size=32, salt=self._salt)
         if inputs is not None:
             state.update(inputs.tree)
             for buffer in inputs.buffers:

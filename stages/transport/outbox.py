@@ -92,18 +92,18 @@ class HeldOutbox:
 
     def offer(self, key: str, parcel: Parcel) -> Offer:
         """Keep the parcel and say how to fetch it. Raises OutboxFull, or OutboxError when the mode cannot carry it."""
-        parcel = seal(parcel)
-        if self._mode == "inline" or (self._mode == "auto" and parcel.nbytes <= INLINE_BYTES):
-            if parcel.nbytes > MAX_INLINE_BYTES:
-                msg = f"{parcel.nbytes} bytes do not fit a message ({MAX_INLINE_BYTES}): use transport mode auto"
+        parcel, nbytes = seal(parcel), parcel.nbytes
+        if self._mode == "inline" or (self._mode == "auto" and nbytes <= INLINE_BYTES):
+            if nbytes > MAX_INLINE_BYTES:
+                msg = f"{nbytes} bytes do not fit a message ({MAX_INLINE_BYTES}): use transport mode auto"
                 raise OutboxError(msg)
             self.drop(key)  # a parcel offered before under this key is superseded
             return Offer(key, parcel.tree, parcel.tensors, (InlineRoute(b"".join(parcel.buffers)),))
-        self._reserve(key, parcel.nbytes)
+        self._reserve(key, nbytes)
         try:
             held = self._store(key, parcel)
         except BaseException:
-            self._release(parcel.nbytes)
+            self._release(nbytes)
             raise
         self._keep(key, held)
         return Offer(key, parcel.tree, parcel.tensors, self._routes(held))
