@@ -1,9 +1,11 @@
 """A service on the simulated Slurm, from the command line: what ``up`` promises, and what becomes of it when things break."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +68,38 @@ def test_what_it_cost(shop: Shop) -> None:
     assert cost["usd_total"] > 0
 
 
+@contextmanager
+def load(shop: Shop, expected: dict[int, bytes]) -> Iterator[None]:
+    """Round after round of pictures meanwhile, each the very one; the last round ends after whatever is done meanwhile."""
+    over, run = threading.Event(), f"load-{time.time()}"
+
+    def rounds() -> int:
+        done = 0
+        while not over.is_set() or not done:
+            assert shop.pictures(SEEDS, f"{run}-{done}") == expected
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(rounds)
+        try:
+            yield
+        finally:
+            over.set()
+        assert asked.result() > 0
+
+
 def test_a_machine_changes_its_role_under_load(shop: Shop, expected: dict[int, bytes]) -> None:
     before = shop.status()
-    with ThreadPoolExecutor(1) as pool:
-        pictures = pool.submit(shop.pictures, SEEDS, "role")
-        shop.until(lambda status: status["requests"]["running"] > 0)
+    with load(shop, expected):
         assert shop.cli("scale", shop.name, "denoise=1", "decode=2").returncode == 0
         status = shop.until(lambda s: ready(s) == {"encode": 1, "denoise": 1, "decode": 2})
-        assert pictures.result() == expected
     assert {node["id"] for node in status["nodes"]} == {node["id"] for node in before["nodes"]}, (
         "nothing is launched for it"
     )
-    assert shop.cli("scale", shop.name, "denoise=2", "decode=1").returncode == 0
-    assert shop.pictures(SEEDS[:6], "back") == {seed: expected[seed] for seed in SEEDS[:6]}
-    status = shop.until(lambda s: ready(s) == {"encode": 1, "denoise": 2, "decode": 1})
+    with load(shop, expected):
+        assert shop.cli("scale", shop.name, "denoise=2", "decode=1").returncode == 0
+        status = shop.until(lambda s: ready(s) == {"encode": 1, "denoise": 2, "decode": 1})
     assert status["requests"]["failed"] == 0
 
 
@@ -91,11 +111,9 @@ def ready(status: dict[str, Any]) -> dict[str, int]:
 def test_a_machine_killed_under_load(shop: Shop, slurm: Slurm, expected: dict[int, bytes]) -> None:
     node = next(n for n in shop.until(whole)["nodes"] if n["accelerator"] == "H100")
     host = next(job.split()[1] for job in slurm.jobs() if node["provider_id"] in job)
-    with ThreadPoolExecutor(1) as pool:
-        pictures = pool.submit(shop.pictures, SEEDS, f"killed-{time.time()}")
-        shop.until(lambda status: status["requests"]["running"] > 0)
+    with load(shop, expected):
         slurm.kill_node(host)
-        assert pictures.result() == expected
+        shop.until(lambda _: any(why.startswith(node["id"]) for why in shop.events("node_silent")))
     status = shop.until(lambda s: whole(s) and node["id"] not in {n["id"] for n in s["nodes"]}, 600)
     assert any(why.startswith(f"{node['id']}: no word from its agent for 5 s") for why in shop.events("node_silent"))
     assert status["requests"]["failed"] == 0
