@@ -199,8 +199,8 @@ class Book:
     def _blocked(self, request: Request) -> bool:
         """Whether enough outputs wait, or are being made, for the stage after this one: a slow stage slows those before.
 
-        Enough is never less than a task for each of this stage's workers: a few quick ones after many slow ones must not idle
-        them.
+        Enough is never less than this stage's workers may hold, with what they fetch ahead: a few quick workers after many
+        slow ones must not idle them.
         """
         return self._pool(request.role).total_load >= self._room(request)
 
@@ -209,7 +209,8 @@ class Book:
         if request.at + 1 >= len(request.roles):
             return math.inf
         after = request.roles[request.at + 1]
-        most = max(self.limits.min_window, 2 * self._pool(after).total_slots, self._pool(request.role).workers)
+        slots = self._pool(request.role).total_slots
+        most = max(self.limits.min_window, 2 * self._pool(after).total_slots, slots)
         return most - self.queued(after)
 
     def _dispatch(self, role: Role, now: float) -> None:
@@ -347,13 +348,15 @@ class Book:
         request.step, request.steps = (snapshot.step, request.steps) if snapshot is not None else (0, 0)
         self._enqueue(request)
 
-    def _lease_lost(self, request: Request, lease: Lease, why: str, *, charged: bool) -> None:
+    def _lease_lost(self, request: Request, lease: Lease, why: str, *, charged: bool, counts: bool = True) -> None:
         self.redelivered += 1
         self._unlease(request)
         if charged:
             self._charge(request, lease.worker, lease.ref, "worker_lost", why)
-        else:
+        elif counts:
             self._lose(request, lease.worker, lease.ref.stage, why)
+        else:
+            self._rewind(request)
 
     def _lose(self, request: Request, worker: str, stage: str, why: str) -> None:
         request.losses += 1

@@ -41,7 +41,8 @@ class NodePlanner:
         self._served: float | None = None  # load that the present wish is for, requests a second weighted by work
         self._loads: deque[tuple[float, float]] = deque(maxlen=4096)
         self._asked_for: dict[Kind, float] = {}
-        self._enough: tuple[dict[Kind, float], dict[str, int], float] | None = None  # for what, on what, until when
+        # For what, how much work that is, on what, until when.
+        self._enough: tuple[dict[Kind, float], float, dict[str, int], float] | None = None
         self._enough_s = 0.0
         self._target: tuple[NodeWish, ...] | None = None
         self._coming: Plan | None = None  # the plan whose nodes are on their way
@@ -97,20 +98,23 @@ class NodePlanner:
     ) -> bool:
         """Whether the planner has said lately that what is there does for no less than this.
 
-        Its estimate of p95 is closer than the loop's own, which errs on the safe side and would ask again and again.
+        Its estimate of p95 is closer than the loop's own, which errs on the safe side and would ask again and again. More
+        work is more requests of a kind, or measured seconds that grew.
         """
         if self._enough is None or "cover" not in why.numbers:
             return False
-        rates, there, until_s = self._enough
+        rates, load, there, until_s = self._enough
         up = {one.key: one.up for one in nodes}
         lost = any(up.get(key, 0) < count for key, count in there.items())
         more = any(rate > ENOUGH * rates.get(kind, 0.0) for kind, rate in _rates(classes).items())
+        more = more or why.numbers["load"] > ENOUGH * load
         return not lost and not more and now < until_s
 
     def _does(self, nodes: tuple[NodeCount, ...], now: float, ready_s: float) -> None:
         """The answer was: no more than what is there. Each time in a row it is believed for twice as long."""
         self._enough_s = min(max(2 * self._enough_s, ready_s), MOST_QUIET_S)
-        self._enough = (self._asked_for, {one.key: one.up for one in nodes}, now + self._enough_s)
+        there = {one.key: one.up for one in nodes}
+        self._enough = (self._asked_for, self._asked_load, there, now + self._enough_s)
 
     def _answered(self, planned: Planned, nodes: tuple[NodeCount, ...], now: float, ready_s: float) -> list[Decision]:
         self._quiet_until_s = now + ready_s  # observe only while what was asked for is on its way

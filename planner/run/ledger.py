@@ -127,7 +127,8 @@ class Ledger(Viewing):
         """The worker is gone with all it held.
 
         ``charge``: what it is known to have been computing; None: unknown, then the task that it started last. Of a batch
-        nobody is charged: which of them it was shows when each is tried alone.
+        nobody is charged: which of them it was shows when each is tried alone. Where one is, the others' loss does not count
+        against them: a few tasks that kill every worker must not take those with them that wait behind.
         """
         worker = self.workers.pop(worker_id, None)
         if worker is None:
@@ -136,13 +137,14 @@ class Ledger(Viewing):
         blamed = self._computing(worker) if charge is None else charge
         for key, request_id in list(worker.outputs.items()):
             self._output_gone(request_id, key)
-        for request_id in list(worker.leases):
-            request = self.requests.get(request_id)
-            if request is not None and request.lease is not None and request.lease.worker == worker_id:
-                lease = request.lease
-                suspect = lease.ref in blamed
-                request.alone = request.alone or (suspect and len(blamed) > 1)
-                self._lease_lost(request, lease, why, charged=suspect and len(blamed) == 1)
+        held = [self.requests.get(request_id) for request_id in worker.leases]
+        leases = [one.lease for one in held if one is not None and one.lease is not None and one.lease.worker == worker_id]
+        explained = len(blamed) == 1 and any(lease.ref in blamed for lease in leases)
+        for lease in leases:
+            request = self.requests[lease.ref.request]
+            suspect = lease.ref in blamed
+            request.alone = request.alone or (suspect and len(blamed) > 1)
+            self._lease_lost(request, lease, why, charged=suspect and explained, counts=not explained)
 
     def resync(
         self,

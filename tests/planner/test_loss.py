@@ -104,6 +104,20 @@ def test_a_try_that_never_began_is_free_up_to_a_bound() -> None:
     assert (finish.code, finish.evidence[0].code) == ("dead_letter", "lost")
 
 
+def test_who_waited_behind_a_task_that_killed_the_worker_is_not_worn_out_by_it() -> None:
+    lab = Lab(Limits(max_losses=2, max_attempts=3))
+    for poison in range(4):
+        lab.submit(f"poison{poison}")
+    lab.submit("good")
+    for n in range(12):
+        lab.worker(f"e{n}", ENCODE, prefetch=4)
+        lab.start(f"poison{n // 3}")
+        assert lab.holder("good") == f"e{n}"
+        lab.lose(f"e{n}")
+    assert [finish.code for finish in lab.take(fx.Finish)] == ["dead_letter"] * 4
+    assert lab.ledger.requests["good"].losses == 0
+
+
 def test_progress_forgives_losses_but_going_round_in_circles_does_not() -> None:
     lab = Lab(Limits(max_losses=3))
     lab.worker("e", ENCODE)

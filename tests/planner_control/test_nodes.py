@@ -122,15 +122,18 @@ def test_what_the_planner_found_enough_is_not_asked_about_again_at_once() -> Non
     planner = NodePlanner(CONFIG)
     there = (present(SMALL, 4),)
 
-    def asked(since: float, until: float, rate: float = 0.1, nodes: tuple[NodeCount, ...] = there) -> list[float]:
+    def asked(
+        since: float, until: float, rate: float = 0.1, load: float = 8.0, nodes: tuple[NodeCount, ...] = there
+    ) -> list[float]:
         classes = (RequestClass("wan", FOUR, rate, None),)
         seen, at = None, []
         for tick in range(int(since), int(until), 5):
-            out = planner.step(Observation((), nodes=nodes, planned=seen), classes, 8.0, 0.6, float(tick), 360.0)
+            out = planner.step(Observation((), nodes=nodes, planned=seen), classes, load, 0.6, float(tick), 360.0)
             seen = answer(out[0].id, (SMALL, 4)) if out and isinstance(out[0], Solve) else None
             at += [float(tick)] if out else []
         return at
 
     assert asked(0, 3600) == [0.0, 365.0, 1090.0, 2535.0]
     assert asked(3600, 4000, rate=0.2) == [3600.0]
-    assert asked(5400, 6000, nodes=(present(SMALL, 3, 4),)) == [5400.0]
+    assert asked(5400, 6000, load=9.0) == [5400.0], "measured seconds grew"
+    assert asked(7000, 7500, nodes=(present(SMALL, 3, 4),)) == [7000.0]
