@@ -199,8 +199,8 @@ class Book:
     def _blocked(self, request: Request) -> bool:
         """Whether enough outputs wait, or are being made, for the stage after this one: a slow stage slows those before.
 
-        Enough is never less than this stage's workers may hold, with what they fetch ahead: a few quick workers after many
-        slow ones must not idle them.
+        Enough is never less than a task for each of this stage's workers and an output for each of the next's: a few quick
+        ones after many slow ones must not idle them.
         """
         return self._pool(request.role).total_load >= self._room(request)
 
@@ -209,8 +209,8 @@ class Book:
         if request.at + 1 >= len(request.roles):
             return math.inf
         after = request.roles[request.at + 1]
-        slots = self._pool(request.role).total_slots
-        most = max(self.limits.min_window, 2 * self._pool(after).total_slots, slots)
+        pool, ahead = self._pool(request.role), self._pool(after)
+        most = max(self.limits.min_window, 2 * ahead.total_slots, pool.workers + ahead.workers)
         return most - self.queued(after)
 
     def _dispatch(self, role: Role, now: float) -> None:

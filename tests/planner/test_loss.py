@@ -105,7 +105,7 @@ def test_a_try_that_never_began_is_free_up_to_a_bound() -> None:
 
 
 def test_who_waited_behind_a_task_that_killed_the_worker_is_not_worn_out_by_it() -> None:
-    lab = Lab(Limits(max_losses=2, max_attempts=3))
+    lab = Lab(Limits(max_losses=2, max_attempts=3, min_window=8))
     for poison in range(4):
         lab.submit(f"poison{poison}")
     lab.submit("good")
