@@ -33,6 +33,17 @@ class Desk(Protocol):
         """A fenced result may have left an upload."""
 
 
+def told(effect: fx.CancelTask | fx.PauseTask | fx.SpreadTask) -> wire.HeadMessage:
+    """What a worker is told of a task that it has."""
+    match effect:
+        case fx.CancelTask(ref=ref):
+            return wire.Cancel(ref)
+        case fx.PauseTask(ref=ref):
+            return wire.Pause(ref)
+        case fx.SpreadTask(ref=ref, degree=degree):
+            return wire.Spread(ref, degree)
+
+
 def task_of(effect: fx.Assign) -> wire.Task:
     """As it crosses the wire."""
     return wire.Task(

@@ -177,6 +177,11 @@ class Roster:
         """What the plan has in this worker's slot; None: nobody."""
         return self._roles.get((worker.node, worker.slot))
 
+    def bundled(self, worker: WorkerState) -> bool:
+        """Whether its GPU was rented to hold others beside it: who is there is the plan's to say."""
+        here = (worker.node, worker.gpu)
+        return self.bundles is not None and sum((plan.node, plan.gpu) == here for plan in self.plans) > 1
+
     def _room(self, node: NodeState) -> NodeRoom:
         """A node on which no driver shows the GPUs it was rented with has places for as many workers, on its CPU."""
         rented = self.rented.get(node.id)

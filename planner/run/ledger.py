@@ -100,16 +100,16 @@ class Ledger(Viewing):
             known = Worker(worker_id, role, prefetch, now, batch=self.limits.batch)
             self.workers[worker_id] = known
         known.seen_s = now
-        known.draining, known.preemptible, known.accelerator = False, preemptible, accelerator
+        known.draining, known.preemptible, known.accelerator, known.loading = False, preemptible, accelerator, None
         known.gpus = gpus
         self._pool(role).place(known)
         self._dirty[role] = None
 
-    def worker_draining(self, worker_id: str) -> None:
-        """Give it nothing new; what it has not started it will hand back."""
+    def worker_draining(self, worker_id: str, loading: Role | None = None) -> None:
+        """Give it nothing new; what it has not started it will hand back. ``loading``: the role that it then takes."""
         worker = self.workers.get(worker_id)
         if worker is not None:
-            worker.draining = True
+            worker.draining, worker.loading = True, loading
             self._pool(worker.role).place(worker)
 
     def takes(self, worker_id: str) -> Role | None:

@@ -33,6 +33,11 @@ class DispatchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_pauses: int = 16
     max_batch: int = 8
 
+    @property
+    def places(self) -> bool:
+        """Whether the policy orders roles moved (:class:`Load`)."""
+        return self.kind == "trident" and self.placement
+
 
 # --- what there is -----------------------------------------------------------------------------------------------
 
@@ -93,7 +98,8 @@ class Instance(msgspec.Struct, frozen=True):
 
     ``residents``: roles whose weights are on its GPUs; ``loading``: a role on its way there. ``degrees``: over how many of its
     OWN GPUs it can spread one task. ``joins``: whether its GPU may be lent to a colleague on the same ``node``
-    (:attr:`Start.peers`). ``memory_gib``: of one GPU, usable.
+    (:attr:`Start.peers`). ``memory_gib``: of one GPU, usable. ``may_load``: roles that a Load may name here, None: any.
+    ``most_roles``: that it holds at a time, None: as many as its memory does.
     """
 
     worker: str
@@ -106,6 +112,8 @@ class Instance(msgspec.Struct, frozen=True):
     memory_gib: float = 0.0
     loading: Role | None = None
     draining: bool = False
+    may_load: frozenset[Role] | None = None
+    most_roles: int | None = None
 
 
 class View(msgspec.Struct, frozen=True):

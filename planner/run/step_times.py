@@ -8,7 +8,6 @@ from planner.run.orders import Job
 from planner.run.timings import Timings
 
 RESUME_S: Final = 0.05  # a snapshot or an input from another worker, before anything better is known
-LOAD_S: Final = 30.0
 
 
 class StepTimes:
@@ -18,8 +17,10 @@ class StepTimes:
     degrees above 1 nothing is known.
     """
 
-    def __init__(self, timings: Timings, goes_in_steps: Callable[[Role], bool]) -> None:
-        self._timings, self._goes_in_steps = timings, goes_in_steps
+    def __init__(
+        self, timings: Timings, goes_in_steps: Callable[[Role], bool], load_s: Callable[[Role], float]
+    ) -> None:
+        self._timings, self._goes_in_steps, self._load_s = timings, goes_in_steps, load_s
 
     def step_s(self, role: Role, accelerator: str, shape: Shape, batch: int = 1, degree: int = 1) -> float | None:
         """One step; of a stage without steps, all of it."""
@@ -36,11 +37,11 @@ class StepTimes:
         return 0.0 if job.held_by in ("", worker) else RESUME_S
 
     def load_s(self, role: Role, accelerator: str) -> float:
-        """A guess: workers keep the role that they have."""
-        return LOAD_S
+        """As measured, and expected until then."""
+        return self._load_s(role)
 
     def weights_gib(self, role: Role) -> float:
-        """Not known here; a worker's role fits, for it has it."""
+        """Not known here: a worker has one role, and which it may have it is told (:attr:`Instance.may_load`)."""
         return 0.0
 
     def active_gib(self, role: Role, shape: Shape, batch: int = 1, degree: int = 1) -> float:

@@ -4,6 +4,7 @@ Only for services whose spec asks for more than first come, first served. A work
 is next is decided when it is free, or to be freed.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from msgspec.structs import replace
@@ -11,13 +12,14 @@ from msgspec.structs import replace
 from planner.domain import Batch, Role, Shape
 from planner.run.book import Limits, Request
 from planner.run.dispatch import Worker
-from planner.run.effects import SpreadTask
+from planner.run.effects import LoadRole, SpreadTask
 from planner.run.orders import (
     AskAgain,
     DispatchConfig,
     DispatchPolicy,
     Instance,
     Job,
+    Load,
     Order,
     Pause,
     Running,
@@ -29,6 +31,7 @@ from planner.run.pauses import Pauses
 
 MOST_SHOWN: Final = 1_000  # waiting requests, the first in line
 NO_SHAPE: Final = Shape(0, 0)
+NO_ROLES: Final[frozenset[Role]] = frozenset()
 
 
 class Viewing(Pauses):
@@ -37,6 +40,9 @@ class Viewing(Pauses):
     def __init__(self, incarnation: int, limits: Limits | None = None) -> None:
         super().__init__(incarnation, limits)
         self.policy: DispatchPolicy | None = None
+        self.open_to: Callable[[str], frozenset[Role]] = lambda _worker: (
+            NO_ROLES
+        )  # what it may be given instead of its role
         self._ask_s: float | None = None
 
     def serve_by(self, policy: tuple[DispatchConfig, DispatchPolicy] | None) -> None:
@@ -59,7 +65,7 @@ class Viewing(Pauses):
         return View(
             tuple(map(self._job, pending)),
             tuple(task for task in running if task is not None),
-            tuple(map(_instance, self.workers.values())),
+            tuple(map(self._instance, self.workers.values())),
         )
 
     def obey(self, order: Order, now: float) -> None:
@@ -75,10 +81,13 @@ class Viewing(Pauses):
                 self.pause(request_id)
             case SetDegree(request=request_id, degree=degree):
                 self._spread(request_id, degree)
+            case Load(worker=name, role=role, drop=drop, why=why):
+                worker = self.workers.get(name)
+                idle = worker is not None and not worker.leases and not worker.draining
+                if worker is not None and idle and drop == (worker.role,) and role != worker.role:
+                    self._out.append(LoadRole(name, worker.role, role, why))
             case AskAgain(at_s=at_s):
                 self._ask_s = self.look_again_s = at_s
-            case _:
-                pass  # a worker has the role and the GPUs that it was started with
 
     def _consult(self, now: float) -> None:
         """Show the policy how things are, and do what it says."""
@@ -146,14 +155,18 @@ class Viewing(Pauses):
             return request.steps
         return request.shape.steps if request.shape is not None and self.goes_in_steps(request.role) else 1
 
-
-def _instance(worker: Worker) -> Instance:
-    return Instance(
-        worker.id,
-        worker.id.partition(".")[0],
-        worker.accelerator,
-        frozenset((worker.role,)),
-        0 if worker.leases or worker.draining else 1,
-        tuple(degree for degree in range(1, worker.gpus + 1) if worker.gpus % degree == 0),
-        draining=worker.draining,
-    )
+    def _instance(self, worker: Worker) -> Instance:
+        """A process has one role at a time: another takes its place."""
+        idle = not worker.leases and not worker.draining
+        return Instance(
+            worker.id,
+            worker.id.partition(".")[0],
+            worker.accelerator,
+            frozenset((worker.role,)),
+            int(idle),
+            tuple(degree for degree in range(1, worker.gpus + 1) if worker.gpus % degree == 0),
+            loading=worker.loading,
+            draining=worker.draining,
+            may_load=self.open_to(worker.id) if idle else NO_ROLES,
+            most_roles=1,
+        )
