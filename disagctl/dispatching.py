@@ -17,7 +17,8 @@ def dispatch_policy(
     """As the spec says; None: first come, first served, which needs none."""
     if config.kind == "fifo":
         return None
-    return config, make(config, StepTimes(loop.timings, engine.ledger.goes_in_steps, loop.delays.load_s))
+    ledger = engine.ledger
+    return config, make(config, StepTimes(loop.timings, ledger.goes_in_steps, loop.delays.load_s, ledger.pace))
 
 
 class Alone:

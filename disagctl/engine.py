@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from disagctl.engine_ports import Desk, Sender, task_of, told
+from disagctl.engine_ports import Desk, Sender, pass_on, task_of
 from disagctl.evacuation import evacuate
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
 from disagctl.routes import Routes
@@ -486,7 +486,7 @@ class Engine:
                     self.watcher.assigned(request, request.role)
                 self.sender.send(effect.worker, wire.Assign(task_of(effect)))
             case fx.CancelTask() | fx.SpreadTask() | fx.PauseTask():
-                self.sender.send(effect.worker, told(effect))
+                pass_on(effect, self.sender, self.desk)
             case fx.LoadRole():
                 self.ask(effect)
             case fx.Publish():

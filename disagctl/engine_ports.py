@@ -33,15 +33,16 @@ class Desk(Protocol):
         """A fenced result may have left an upload."""
 
 
-def told(effect: fx.CancelTask | fx.PauseTask | fx.SpreadTask) -> wire.HeadMessage:
-    """What a worker is told of a task that it has."""
+def pass_on(effect: fx.CancelTask | fx.PauseTask | fx.SpreadTask, sender: Sender, desk: Desk) -> None:
+    """Tell a worker of a task that it has."""
     match effect:
-        case fx.CancelTask(ref=ref):
-            return wire.Cancel(ref)
-        case fx.PauseTask(ref=ref):
-            return wire.Pause(ref)
-        case fx.SpreadTask(ref=ref, degree=degree):
-            return wire.Spread(ref, degree)
+        case fx.CancelTask(worker=worker, ref=ref):
+            sender.send(worker, wire.Cancel(ref))
+        case fx.PauseTask(worker=worker, ref=ref):
+            sender.send(worker, wire.Pause(ref))
+        case fx.SpreadTask(worker=worker, ref=ref, degree=degree):
+            sender.send(worker, wire.Spread(ref, degree))
+            desk.event("degree", f"{ref.request}: {ref.stage} on {degree} GPU{'s'[: degree - 1]} of {worker}")
 
 
 def task_of(effect: fx.Assign) -> wire.Task:

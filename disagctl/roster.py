@@ -179,8 +179,10 @@ class Roster:
 
     def bundled(self, worker: WorkerState) -> bool:
         """Whether its GPU was rented to hold others beside it: who is there is the plan's to say."""
-        here = (worker.node, worker.gpu)
-        return self.bundles is not None and sum((plan.node, plan.gpu) == here for plan in self.plans) > 1
+        beside = self._of_node.get(worker.node, {}).values()
+        if self.bundles is None or worker.gpu is None:
+            return False
+        return any(one.gpu == worker.gpu and one is not worker for one in beside)
 
     def _room(self, node: NodeState) -> NodeRoom:
         """A node on which no driver shows the GPUs it was rented with has places for as many workers, on its CPU."""

@@ -15,7 +15,7 @@ from typing import Any
 from planner.domain import Role, TaskRef
 from planner.run.book import LAST_WORDS, Lease, Output, Request
 from planner.run.dispatch import Worker
-from planner.run.effects import Attempt, Condemn, Effect, PauseTask, Publish
+from planner.run.effects import Attempt, Condemn, Effect, PauseTask, Publish, SpreadTask
 from planner.run.viewing import Viewing
 
 
@@ -220,6 +220,8 @@ class Ledger(Viewing):
         """A denoise step was computed."""
         request = self._current(worker_id, ref)
         if request is not None and request.lease is not None:
+            if self.workers[worker_id].gpus > 1:
+                self._paced(request, request.lease, step, now)
             request.step, request.steps = step, steps
             request.lease.touched_s = now
 
@@ -407,6 +409,8 @@ class Ledger(Viewing):
         self._discard_waiting(request)
         request.at = index
         request.lease = Lease(ref, worker.id, now, now, started)
+        if worker.gpus > 1:
+            self._out.append(SpreadTask(worker.id, ref, worker.gpus))  # an earlier head's order is not known
         worker.leases[request.id] = ref.epoch
         worker.computing = ref if started else worker.computing
 

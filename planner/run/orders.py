@@ -125,7 +125,10 @@ class View(msgspec.Struct, frozen=True):
 
 
 class Times(Protocol):
-    """Predictions, in seconds; None: nothing is known (policies then take work as it comes)."""
+    """Predictions, in seconds; None: nothing is known (policies then take work as it comes).
+
+    Where workers have several GPUs of their own, ``degree`` 1 is such a worker as a whole.
+    """
 
     def step_s(self, role: Role, accelerator: str, shape: Shape, batch: int = 1, degree: int = 1) -> float | None:
         """One step of a batch of so many on so many GPUs; of a stage without steps, all of it."""
@@ -133,6 +136,10 @@ class Times(Protocol):
 
     def stage_s(self, role: Role, accelerator: str, shape: Shape, degree: int = 1) -> float | None:
         """A whole stage of one request, all its steps."""
+        ...
+
+    def own_step_s(self, role: Role, accelerator: str, shape: Shape, degree: int) -> float | None:
+        """One step on so many of a worker's own GPUs (:attr:`Instance.degrees`); None: not measured yet."""
         ...
 
     def resume_s(self, job: Job, worker: str) -> float:

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from planner.domain import Batch, Role, Shape
-from planner.run.book import Limits, Request
+from planner.run.book import Lease, Limits, Request
 from planner.run.dispatch import Worker
 from planner.run.effects import LoadRole, SpreadTask
 from planner.run.orders import (
@@ -27,6 +27,7 @@ from planner.run.orders import (
     Start,
     View,
 )
+from planner.run.pace import Pace
 from planner.run.pauses import Pauses
 
 MOST_SHOWN: Final = 1_000  # waiting requests, the first in line
@@ -43,6 +44,7 @@ class Viewing(Pauses):
         self.open_to: Callable[[str], frozenset[Role]] = lambda _worker: (
             NO_ROLES
         )  # what it may be given instead of its role
+        self.pace = Pace()
         self._ask_s: float | None = None
 
     def serve_by(self, policy: tuple[DispatchConfig, DispatchPolicy] | None) -> None:
@@ -67,6 +69,13 @@ class Viewing(Pauses):
             tuple(task for task in running if task is not None),
             tuple(map(self._instance, self.workers.values())),
         )
+
+    def degree(self, lease: Lease | None) -> int | None:
+        """GPUs that a task is spread over, as was ordered last; None: it is nowhere, or its worker has one."""
+        worker = self.workers.get(lease.worker) if lease is not None else None
+        if lease is None or worker is None or worker.gpus == 1:
+            return None
+        return lease.degree or worker.gpus
 
     def obey(self, order: Order, now: float) -> None:
         """Carry out one order, if it still fits."""
@@ -109,8 +118,19 @@ class Viewing(Pauses):
         request = self.requests.get(request_id)
         lease = request.lease if request is not None else None
         if lease is not None and lease.batch is None and 1 <= degree <= self.workers[lease.worker].gpus:
-            lease.degree = degree
+            lease.degree, lease.settling = degree, 2
             self._out.append(SpreadTask(lease.worker, lease.ref, degree))
+
+    def _paced(self, request: Request, lease: Lease, step: int, now: float) -> None:
+        """A worker with several GPUs has got on to this step."""
+        worker, more = self.workers[lease.worker], step - request.step
+        if lease.settling:
+            lease.settling -= 1
+        elif more > 0 and request.shape is not None and lease.batch is None:
+            key = (request.role, worker.accelerator, request.shape, lease.degree or worker.gpus)
+            if self.pace.add(key, (now - lease.stepped_s) / more):
+                self._dirty[worker.role] = None  # the policy may want to try another number
+        lease.stepped_s = now
 
     def _lines(self) -> list[tuple[Role, list[str]]]:
         return [(role, [n for n in line if n in self.requests]) for role, line in self._waiting.items()]

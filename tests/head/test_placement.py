@@ -138,3 +138,15 @@ async def test_while_nodes_have_yet_to_report_nobody_is_moved() -> None:
     service.bench.ledger.release_hold()
     await service.tick()
     assert set(service.switching.values()) == {DECODE}
+
+
+async def test_who_shares_a_gpu_by_the_plan_stays_what_it_is() -> None:
+    service = Service()
+    roster, (worker, _) = service.bench.roster, service.fleet[DENOISE]
+    for one in roster.workers.values():
+        one.slot = "gpu0" if one.role == DECODE else "gpu1"
+    assert service.controller.open_to(worker) == {ENCODE, DECODE}, "on this machine GPUs may be crowded"
+    roster.bundles = {}
+    assert service.controller.open_to(worker) == frozenset()
+    roster.workers[worker].slot = "gpu2"
+    assert service.controller.open_to(worker) == {ENCODE, DECODE}
