@@ -34,6 +34,13 @@ MOST_SHOWN: Final = 1_000  # waiting requests, the first in line
 NO_SHAPE: Final = Shape(0, 0)
 NO_ROLES: Final[frozenset[Role]] = frozenset()
 
+OpenTo = Callable[[str], frozenset[Role]]
+"""worker → roles that it may take instead of its own"""
+
+
+def _nothing_else(_worker: str) -> frozenset[Role]:
+    return NO_ROLES
+
 
 class Viewing(Pauses):
     """Without a policy: first come, first served."""
@@ -41,9 +48,7 @@ class Viewing(Pauses):
     def __init__(self, incarnation: int, limits: Limits | None = None) -> None:
         super().__init__(incarnation, limits)
         self.policy: DispatchPolicy | None = None
-        self.open_to: Callable[[str], frozenset[Role]] = lambda _worker: (
-            NO_ROLES
-        )  # what it may be given instead of its role
+        self.open_to: OpenTo = _nothing_else
         self.pace = Pace()
         self._ask_s: float | None = None
 
