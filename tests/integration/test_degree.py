@@ -12,13 +12,13 @@ SPEC = """
 name: degree
 model:
   id: synthetic
-  stages: {encode: {}, denoise: {seconds_per_step: 0.3, exchange: 1.0}, decode: {}}
+  stages: {encode: {}, denoise: {seconds_per_step: 0.5, exchange: 1.0}, decode: {}}
 workload: {rate: 1/s, shapes: [{size: 64x64}]}
 infra: local
 policy: {dispatch: genserve, scaling: static}
 stages: {denoise: {gpus_per_replica: 2}}
 """
-STEPS = 20
+STEPS = 12
 
 
 def denoiser(status: StatusView) -> WorkerView:
@@ -36,7 +36,6 @@ def test_a_request_changes_its_degree_by_an_order_and_it_shows(tmp_path: Path) -
         assert (idle.gpus, idle.degree) == (2, None)
         job = post(client, 1, size="64x64", num_inference_steps=STEPS)
         running.until(lambda status: denoiser(status).degree == 2)
-        assert changes(running) == []
         running.until(lambda status: denoiser(status).degree == 1)
         shown = JobView(**{**view(client, job), "items": []})
         assert (shown.status, shown.degree) == ("running", 1)
