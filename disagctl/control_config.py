@@ -102,6 +102,7 @@ def policy_config(spec: Spec, bounds: tuple[RoleBounds, ...], known: Known, slo_
         load_s=known.load_s(bounds),
         launch_s=LAUNCH_S,
         interval_s=spec.policy.interval_s,
+        placed=spec.policy.dispatching.places,
         max_usd_per_hour=spec.budget.max_usd_per_hour,
         max_usd_total=spec.budget.max_usd_total,
         workload=known.workload,

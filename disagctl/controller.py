@@ -21,6 +21,7 @@ from disagctl.load_watch import LoadWatch
 from disagctl.views import LoopView
 from planner.domain import Role
 from planner.run.decisions import Decision, Reason, SetCounts, Solve, WishNodes
+from planner.run.effects import LoadRole
 from planner.run.fleet import NodeWish
 from planner.run.observe import NodeCount, Planned, Room
 from planner.run.policy import Policy
@@ -147,6 +148,35 @@ class Controller:
         if short > 0 and rooms and not self.policy.config.elastic:
             return (msgspec.structs.replace(rooms[0], up=rooms[0].up + short), *rooms[1:])
         return rooms
+
+    # --- what a dispatch policy orders ---
+
+    def open_to(self, worker_id: str) -> frozenset[Role]:
+        """What a worker may become by a dispatch policy's order: nothing while an earlier head's nodes have yet to report."""
+        ledger, roster = self._engine.ledger, self._engine.roster
+        worker, role = roster.workers.get(worker_id), ledger.takes(worker_id)
+        if worker is None or role is None or role != worker.role or ledger.holding or roster.bundled(worker):
+            return frozenset()
+        return self.policy.open_to(role, roster.accelerator(worker.node), roster.wanted, self.pins)
+
+    def ask(self, asked: LoadRole) -> None:
+        """Have a worker take another role, if it may: soon, for the engine is in the midst of its effects."""
+        asyncio.get_running_loop().call_soon(self._place, asked)
+
+    def _place(self, asked: LoadRole) -> None:
+        engine, now = self._engine, self._engine.clock()
+        worker, known = engine.roster.workers.get(asked.worker), engine.ledger.workers.get(asked.worker)
+        if worker is None or known is None or known.leases or engine.ledger.takes(asked.worker) != asked.drop:
+            return  # things have changed meanwhile: the policy is asked again
+        if asked.role not in self.open_to(asked.worker):
+            return
+        gpu = engine.roster.accelerator(worker.node)
+        found = self.policy.place(asked, gpu, self.watch.roles(), self.pins, now)
+        if found is not None:
+            self._say("placement", f"{worker.id}: {asked.role} instead of {asked.drop}: {asked.why}")
+            engine.become(worker, asked.role, now)  # this one, of all that have its role
+            worker.why = asked.why
+            self._perform(found)
 
     # --- acting -----------------------------------------------------------------------------------------------
 

@@ -6,17 +6,19 @@ from disagctl.engine import Engine
 from planner.domain import Role, Shape
 from planner.run.orders import DispatchConfig, DispatchPolicy
 from planner.run.policies import make
+from planner.run.policy import Policy
 from planner.run.step_times import StepTimes
 from planner.run.timings import Timings
 
 
 def dispatch_policy(
-    config: DispatchConfig, engine: Engine, timings: Timings
+    config: DispatchConfig, engine: Engine, loop: Policy
 ) -> tuple[DispatchConfig, DispatchPolicy] | None:
     """As the spec says; None: first come, first served, which needs none."""
     if config.kind == "fifo":
         return None
-    return config, make(config, StepTimes(timings, engine.ledger.goes_in_steps))
+    ledger = engine.ledger
+    return config, make(config, StepTimes(loop.timings, ledger.goes_in_steps, loop.delays.load_s, ledger.pace))
 
 
 class Alone:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from disagctl.engine_ports import Desk, Sender, task_of
+from disagctl.engine_ports import Desk, Sender, pass_on, task_of
 from disagctl.evacuation import evacuate
 from disagctl.roster import GREET_S, HANG_S, Roster, WorkerState
 from disagctl.routes import Routes
@@ -50,6 +50,7 @@ class Engine:
         self.tally = Tally()
         self.routes = Routes(roster)
         self.alarm: Callable[[float], None] = lambda _at_s: None  # act again then, should nothing happen before
+        self.ask: Callable[[fx.LoadRole], None] = lambda _wish: None  # whether a worker may take another role
         self._holding: dict[str, dict[TaskRef, wire.HeldOutput]] = {}  # told before the Hello that they belong to
         self._awake_s: float | None = None
         self._wishes_due = False
@@ -230,7 +231,7 @@ class Engine:
             self._wishes_due = True  # at the next tick, then
             return
         self.roster.draining.pop(worker.id, None)
-        self._become(worker, role, now)
+        self.become(worker, role, now)
 
     def _needed(self, worker: WorkerState) -> bool:
         """Whether work waits that only this worker can do now, while another one for it is on its way."""
@@ -240,14 +241,14 @@ class Engine:
         others = [w for w in self.roster.in_role(role) if w is not worker and self.roster.role_of(w) == role]
         return all(self.ledger.takes(w.id) != role for w in others) and any(not w.fatal for w in others)
 
-    def _become(self, worker: WorkerState, role: Role, now: float) -> None:
+    def become(self, worker: WorkerState, role: Role, now: float) -> None:
         """Have it take another role (or no longer end)."""
         worker.role, worker.why, worker.fatal, worker.retry_role_s = role, "", False, None
         if not worker.greeted:
             return  # it is told when it says Hello
         if worker.has is not None and worker.has != role:
             self.desk.event("switch", f"{worker.id}: from {worker.has} to {role}")
-            self.ledger.worker_draining(worker.id)
+            self.ledger.worker_draining(worker.id, role)
             worker.ordered_s, worker.left = now, worker.has
         self._give_role(worker)
 
@@ -484,12 +485,10 @@ class Engine:
                 if (request := self.ledger.requests.get(effect.ref.request)) is not None:
                     self.watcher.assigned(request, request.role)
                 self.sender.send(effect.worker, wire.Assign(task_of(effect)))
-            case fx.CancelTask(worker=worker, ref=ref):
-                self.sender.send(worker, wire.Cancel(ref))
-            case fx.SpreadTask(worker=worker, ref=ref, degree=degree):
-                self.sender.send(worker, wire.Spread(ref, degree))
-            case fx.PauseTask(worker=worker, ref=ref):
-                self.sender.send(worker, wire.Pause(ref))
+            case fx.CancelTask() | fx.SpreadTask() | fx.PauseTask():
+                pass_on(effect, self.sender, self.desk)
+            case fx.LoadRole():
+                self.ask(effect)
             case fx.Publish():
                 self.desk.publish(effect)
             case fx.Finish():

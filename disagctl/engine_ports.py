@@ -33,6 +33,18 @@ class Desk(Protocol):
         """A fenced result may have left an upload."""
 
 
+def pass_on(effect: fx.CancelTask | fx.PauseTask | fx.SpreadTask, sender: Sender, desk: Desk) -> None:
+    """Tell a worker of a task that it has."""
+    match effect:
+        case fx.CancelTask(worker=worker, ref=ref):
+            sender.send(worker, wire.Cancel(ref))
+        case fx.PauseTask(worker=worker, ref=ref):
+            sender.send(worker, wire.Pause(ref))
+        case fx.SpreadTask(worker=worker, ref=ref, degree=degree):
+            sender.send(worker, wire.Spread(ref, degree))
+            desk.event("degree", f"{ref.request}: {ref.stage} on {degree} GPU{'s'[: degree - 1]} of {worker}")
+
+
 def task_of(effect: fx.Assign) -> wire.Task:
     """As it crosses the wire."""
     return wire.Task(

@@ -369,7 +369,7 @@ class Head(FrontDesk):
         policy = Policy(config, predict, memory_of(stored.get("policy", "")))
         alone = Alone(self.engine, policy.timings, {m.name: m.card.stages for m in self.models()})
         watch = LoadWatch(self.engine, Objectives(self.spec, alone).seconds)
-        self._ledger.serve_by(dispatch_policy(self.spec.policy.dispatching, self.engine, policy.timings))
+        self._ledger.serve_by(dispatch_policy(self.spec.policy.dispatching, self.engine, policy))
 
         async def save(key: str, value: str) -> None:
             await self._store.write(set_meta(key, value))
@@ -383,7 +383,8 @@ class Head(FrontDesk):
         decided = {} if config.mode == "static" else decode_counts(stored.get("counts", ""))
         wanted.update({b.role: within(decided.get(b.role, wanted[b.role]), b) for b in self.bounds})
         wanted.update(controller.pins)
-        self.engine.watcher = watch
+        self.engine.watcher, self.engine.ask = watch, controller.ask
+        self._ledger.open_to = controller.open_to
         return watch, controller
 
     def _rented_loop(self, made: Deployment, watch: LoadWatch, policy: Policy, save: Save) -> Controller:

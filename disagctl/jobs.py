@@ -175,6 +175,7 @@ class JobBook:
             stage=request.stages[request.at] if request else None,
             step=request.step if request else 0,
             steps=request.steps if request else 0,
+            degree=self._ledger.degree(request.lease) if request else None,
             started_at=job.started_at,
             completed_at=completed_at,
             error=JobError(failed.code or "failed", failed.message or "", failed.param) if failed else None,

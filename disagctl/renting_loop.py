@@ -60,6 +60,7 @@ def rented_config(
         launch_s=max(launches, default=LAUNCH_S),
         interval_s=spec.policy.interval_s,
         elastic=not off,
+        placed=spec.policy.dispatching.places,
         max_usd_per_hour=spec.budget.max_usd_per_hour,
         max_usd_total=spec.budget.max_usd_total,
         workload=made.request.workload if made.request is not None else None,

@@ -117,14 +117,13 @@ def has_tasks(engine: Engine, worker: WorkerState) -> bool:
 def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
     """One worker process."""
     known = ledger.workers.get(worker.id)
-    busy = known is not None and any(
-        (request := ledger.requests.get(r)) is not None and request.lease is not None and request.lease.started
-        for r in known.leases
-    )
+    leases = [] if known is None else [request.lease for r in known.leases if (request := ledger.requests.get(r))]
+    busy = any(lease is not None and lease.started for lease in leases)
     role = worker.role or UNKNOWN
     return WorkerView(
         worker.id, worker.node, role.model, role.stage, _worker_state(ledger, worker, busy=busy), worker.pid, busy,
         gpu=worker.gpu, rss_bytes=worker.rss_bytes, load_s=worker.load_s, why=worker.why, failed=worker.fatal,
+        gpus=1 if known is None else known.gpus, degree=next(map(ledger.degree, leases), None),
     )  # fmt: skip
 
 

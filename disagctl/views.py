@@ -109,7 +109,8 @@ class TroubleView(msgspec.Struct):
 
 class WorkerView(msgspec.Struct):
     """One worker process. ``why`` says what keeps it from being ready. ``utilisation``: the fraction of the last minute or so
-    that it computed; None: not known yet."""
+    that it computed; None: not known yet. ``gpus``: that it has to spread a task over; ``degree``: those that its present task
+    is spread over, None: it has no task, or one GPU."""
 
     id: str
     node: str
@@ -124,6 +125,8 @@ class WorkerView(msgspec.Struct):
     why: str = ""
     failed: bool = False  # its role cannot be loaded and no retry will help
     utilisation: float | None = None
+    gpus: int = 1
+    degree: int | None = None
 
 
 class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):
@@ -214,7 +217,7 @@ class ItemView(msgspec.Struct):
 
 
 class JobView(msgspec.Struct):
-    """One accepted request; ``n`` items share it. progress: 0–100 over all items and stages."""
+    """One accepted request; ``n`` items share it. progress: 0–100 over all items and stages. ``degree``: as of its worker."""
 
     id: str
     kind: Literal["image", "video"]
@@ -227,6 +230,7 @@ class JobView(msgspec.Struct):
     stage: str | None = None
     step: int = 0
     steps: int = 0
+    degree: int | None = None
     started_at: float | None = None
     completed_at: float | None = None
     error: JobError | None = None

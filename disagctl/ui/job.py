@@ -11,10 +11,11 @@ _PROMPT_SHOWN = 200
 
 
 def progress_line(job: JobView) -> str:
-    """``queued``, ``denoise 12/20``, ``succeeded``."""
+    """``queued``, ``denoise 12/20``, ``denoise 12/20 on 2 GPUs``, ``succeeded``."""
     if job.status != "running" or job.stage is None:
         return job.status
-    return f"{job.stage} {job.step}/{job.steps}" if job.steps > 1 else job.stage
+    spread = "" if job.degree is None else f" on {job.degree} GPU{'s'[: job.degree - 1]}"
+    return (f"{job.stage} {job.step}/{job.steps}" if job.steps > 1 else job.stage) + spread
 
 
 def job_view(job: JobView) -> Group:

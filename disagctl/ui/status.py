@@ -163,6 +163,8 @@ def worker_table(workers: Iterable[WorkerView], *, several: bool) -> Table:
     made = table("WORKER", "STAGE", "STATE", "GPU", "LOAD", "MEMORY", "", right=("LOAD", "MEMORY"))
     for worker in workers:
         gpu = NOTHING if worker.gpu is None else str(worker.gpu)
+        if worker.gpus > 1:
+            gpu = f"{gpu} ({worker.degree or 0} of {worker.gpus})"
         memory = nbytes(worker.rss_bytes) if worker.rss_bytes else NOTHING
         why = Text(clean(worker.why), style="bold red" if worker.failed else "yellow")
         name = role(worker.model, worker.stage, several=several)

@@ -60,6 +60,8 @@ class Lease(msgspec.Struct):
     pausing: bool = False
     batch: Batch | None = None
     degree: int = 0  # GPUs of the worker's; 0: all
+    stepped_s: float = 0.0  # when it last told of a step
+    settling: int = 1  # words of steps until it is known that one was computed on all of these GPUs and no others
 
 
 class Request(msgspec.Struct):

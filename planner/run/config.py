@@ -26,7 +26,9 @@ class PolicyConfig(msgspec.Struct, frozen=True):
     ``load_s``, ``launch_s``: expected until measured. ``max_workers``: of all roles together, where nodes do not say
     (``infra: local`` without GPUs). ``elastic``: whether nodes may be wished for. ``interval_s``: between two ticks.
     ``patience_s``: how long a need for fewer workers must hold before one is given up. ``workload``: what is
-    expected until requests arrive. ``fits``: None: anything runs anywhere. ``seating``: what the machines were rented for.
+    expected until requests arrive. ``placed``: the dispatch policy says who changes roles (:meth:`Policy.place`), and the loop
+    itself only lays out what is new: machines, bounds, pins. ``fits``: None: anything runs anywhere. ``seating``: what the
+    machines were rented for.
     """
 
     roles: tuple[RoleBounds, ...]
@@ -37,6 +39,7 @@ class PolicyConfig(msgspec.Struct, frozen=True):
     interval_s: float = 5.0
     max_workers: int | None = None
     elastic: bool = False
+    placed: bool = False
     max_usd_per_hour: float | None = None
     max_usd_total: float | None = None
     patience_s: float = 600.0

@@ -19,6 +19,7 @@ ReasonCode = Literal[
     "idle",  # a stage has had more than it needs for its whole dwell
     "room",  # nodes came or went
     "bounds",  # limits or a person's pin changed
+    "placement",  # the dispatch policy wants a worker in another role
     "load",  # nodes: the load needs more, or less, than is there
     "budget",  # nodes: what was wished costs too much
 ]

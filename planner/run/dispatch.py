@@ -71,6 +71,7 @@ class Worker(msgspec.Struct):
     prefetch: int
     seen_s: float
     draining: bool = False
+    loading: Role | None = None  # what it is to be when it has drained
     accelerator: str = ""
     gpus: int = 1  # that it can spread a task over
     preemptible: bool = False  # its tasks can be paused between two steps

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from planner.domain import Batch, TaskRef
+from planner.domain import Batch, Role, TaskRef
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -31,6 +31,15 @@ class Assign(msgspec.Struct, frozen=True):
     spent_s: float = 0.0
     batch: Batch | None = None
     degree: int = 0  # GPUs of the worker's; 0: all
+
+
+class LoadRole(msgspec.Struct, frozen=True):
+    """A dispatch policy wants a worker to take another role; whether it may is the control loop's to say."""
+
+    worker: str
+    drop: Role
+    role: Role
+    why: str
 
 
 class CancelTask(msgspec.Struct, frozen=True):
@@ -89,4 +98,4 @@ class Condemn(msgspec.Struct, frozen=True):
     why: str
 
 
-Effect = Assign | CancelTask | PauseTask | SpreadTask | Release | Publish | Finish | Condemn
+Effect = Assign | LoadRole | CancelTask | PauseTask | SpreadTask | Release | Publish | Finish | Condemn

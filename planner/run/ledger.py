@@ -15,7 +15,7 @@ from typing import Any
 from planner.domain import Role, TaskRef
 from planner.run.book import LAST_WORDS, Lease, Output, Request
 from planner.run.dispatch import Worker
-from planner.run.effects import Attempt, Condemn, Effect, PauseTask, Publish
+from planner.run.effects import Attempt, Condemn, Effect, PauseTask, Publish, SpreadTask
 from planner.run.viewing import Viewing
 
 
@@ -100,16 +100,16 @@ class Ledger(Viewing):
             known = Worker(worker_id, role, prefetch, now, batch=self.limits.batch)
             self.workers[worker_id] = known
         known.seen_s = now
-        known.draining, known.preemptible, known.accelerator = False, preemptible, accelerator
+        known.draining, known.preemptible, known.accelerator, known.loading = False, preemptible, accelerator, None
         known.gpus = gpus
         self._pool(role).place(known)
         self._dirty[role] = None
 
-    def worker_draining(self, worker_id: str) -> None:
-        """Give it nothing new; what it has not started it will hand back."""
+    def worker_draining(self, worker_id: str, loading: Role | None = None) -> None:
+        """Give it nothing new; what it has not started it will hand back. ``loading``: the role that it then takes."""
         worker = self.workers.get(worker_id)
         if worker is not None:
-            worker.draining = True
+            worker.draining, worker.loading = True, loading
             self._pool(worker.role).place(worker)
 
     def takes(self, worker_id: str) -> Role | None:
@@ -222,6 +222,8 @@ class Ledger(Viewing):
         """A denoise step was computed."""
         request = self._current(worker_id, ref)
         if request is not None and request.lease is not None:
+            if self.workers[worker_id].gpus > 1:
+                self._paced(request, request.lease, step, now)
             request.step, request.steps = step, steps
             request.lease.touched_s = now
 
@@ -409,6 +411,8 @@ class Ledger(Viewing):
         self._discard_waiting(request)
         request.at = index
         request.lease = Lease(ref, worker.id, now, now, started)
+        if worker.gpus > 1:
+            self._out.append(SpreadTask(worker.id, ref, worker.gpus))  # an earlier head's order is not known
         worker.leases[request.id] = ref.epoch
         worker.computing = ref if started else worker.computing
 

@@ -33,6 +33,11 @@ class DispatchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_pauses: int = 16
     max_batch: int = 8
 
+    @property
+    def places(self) -> bool:
+        """Whether the policy orders roles moved (:class:`Load`)."""
+        return self.kind == "trident" and self.placement
+
 
 # --- what there is -----------------------------------------------------------------------------------------------
 
@@ -93,7 +98,8 @@ class Instance(msgspec.Struct, frozen=True):
 
     ``residents``: roles whose weights are on its GPUs; ``loading``: a role on its way there. ``degrees``: over how many of its
     OWN GPUs it can spread one task. ``joins``: whether its GPU may be lent to a colleague on the same ``node``
-    (:attr:`Start.peers`). ``memory_gib``: of one GPU, usable.
+    (:attr:`Start.peers`). ``memory_gib``: of one GPU, usable. ``may_load``: roles that a Load may name here, None: any.
+    ``most_roles``: that it holds at a time, None: as many as its memory does.
     """
 
     worker: str
@@ -106,6 +112,8 @@ class Instance(msgspec.Struct, frozen=True):
     memory_gib: float = 0.0
     loading: Role | None = None
     draining: bool = False
+    may_load: frozenset[Role] | None = None
+    most_roles: int | None = None
 
 
 class View(msgspec.Struct, frozen=True):
@@ -117,7 +125,10 @@ class View(msgspec.Struct, frozen=True):
 
 
 class Times(Protocol):
-    """Predictions, in seconds; None: nothing is known (policies then take work as it comes)."""
+    """Predictions, in seconds; None: nothing is known (policies then take work as it comes).
+
+    Where workers have several GPUs of their own, ``degree`` 1 is such a worker as a whole.
+    """
 
     def step_s(self, role: Role, accelerator: str, shape: Shape, batch: int = 1, degree: int = 1) -> float | None:
         """One step of a batch of so many on so many GPUs; of a stage without steps, all of it."""
@@ -125,6 +136,10 @@ class Times(Protocol):
 
     def stage_s(self, role: Role, accelerator: str, shape: Shape, degree: int = 1) -> float | None:
         """A whole stage of one request, all its steps."""
+        ...
+
+    def own_step_s(self, role: Role, accelerator: str, shape: Shape, degree: int) -> float | None:
+        """One step on so many of a worker's own GPUs (:attr:`Instance.degrees`); None: not measured yet."""
         ...
 
     def resume_s(self, job: Job, worker: str) -> float:

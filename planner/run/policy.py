@@ -4,7 +4,7 @@ On a change of the work that requests bring, the predictor sets every stage's co
 feedback moves one stage at a time. Roles change in seconds, nodes in minutes; the two are decided apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,12 +15,13 @@ from planner.run.allocate import Load, cover, least_cover, seat
 from planner.run.config import PolicyConfig, Predict, RoleBounds
 from planner.run.decisions import Decision, Measured, Reason, SetCounts, WishNodes
 from planner.run.delays import Delays
+from planner.run.effects import LoadRole
 from planner.run.feedback import Feedback
 from planner.run.fleet import Bundle
 from planner.run.fleetplan import ENOUGH, NodePlanner
 from planner.run.load import WorkModel
 from planner.run.memory import Memory
-from planner.run.observe import Observation
+from planner.run.observe import Observation, RoleState
 from planner.run.rent import seating_of
 from planner.run.rule import PublishedRule
 from planner.run.seating import Seating
@@ -83,7 +84,7 @@ class Policy:
         self._feedback.see(seen)
         if self.config.mode == "static":
             return ()
-        bounds = self._present_bounds(seen)
+        bounds = self._present_bounds(seen.pinned)
         loads = self.work.loads(seen, now, self._clear_s())
         found = self._move(seen, bounds, loads, now)
         out: list[Decision] = [] if found is None else [found]
@@ -107,6 +108,9 @@ class Policy:
         if limits != self._limits:
             return self._fit(seen, bounds, loads, room, limits, now)
         self._counts = self._counts or wanted
+        if self.config.placed:
+            self._changed.clear()
+            return None
         if self.config.mode == "reactive":
             step = self._rule.step(seen, bounds, self._counts, _total(room), now)
             target = self._exactly(step[0], loads, room) if step is not None else None
@@ -267,6 +271,48 @@ class Policy:
     def _bundles(self) -> tuple[object, ...]:
         return tuple((name, tuple(bundles.items())) for name, bundles in self._shared().items())
 
+    # --- roles, by the dispatch policy's orders ---
+
+    def open_to(
+        self, role: Role, accelerator: str, wanted: Mapping[Role, int], pinned: Mapping[Role, int]
+    ) -> frozenset[Role]:
+        """What a worker of ``role`` may become, on a GPU of this type to itself: as bounds, pins and the GPU allow."""
+        if not self.config.placed or self.config.mode == "static":
+            return frozenset()
+        bounds, fits = self._present_bounds(pinned), self.config.fits
+        if role not in bounds or wanted.get(role, 0) <= max(bounds[role].least, 1):
+            return frozenset()
+        return frozenset(
+            other
+            for other, bound in bounds.items()
+            if other != role
+            and (bound.most is None or wanted.get(other, 0) < bound.most)
+            and (fits is None or (other,) in fits.get(accelerator, ()))
+        )
+
+    def place(
+        self, asked: LoadRole, accelerator: str, states: Sequence[RoleState], pinned: Mapping[Role, int], now: float
+    ) -> SetCounts | None:
+        """The counts with which a worker, idle on a GPU of this type, changes its role as asked; None: it must not, or not now.
+
+        Moves that are ordered cost what the loop's own do: the same cooldown, and nothing while somebody loads or drains.
+        """
+        known = {state.role: state for state in states}
+        if now < self._free_s or any(state.coming or state.draining for state in states):
+            return None
+        wanted = {state.role: state.wanted for state in states}
+        if asked.role not in self.open_to(asked.drop, accelerator, wanted, pinned):
+            return None
+        alone, broken = known[asked.drop].ready < 2, known[asked.role].ready < wanted[asked.role]
+        if alone or broken:  # the last that serves stays; and more of a role whose workers fail would fail, too
+            return None
+        seating = self._seating or Seating({accelerator: wanted})
+        target = seating.moved(accelerator, asked.drop, asked.role)
+        if target is None or (self.config.fits is not None and self._seating is None):
+            return None
+        self._counts = wanted
+        return self._act(target, Reason("placement", asked.why), now)
+
     # --- nodes ------------------------------------------------------------------------------------------------
 
     def _rent(
@@ -345,8 +391,7 @@ class Policy:
 
     # --- small things -----------------------------------------------------------------------------------------
 
-    def _present_bounds(self, seen: Observation) -> dict[Role, RoleBounds]:
-        pinned = seen.pinned
+    def _present_bounds(self, pinned: Mapping[Role, int]) -> dict[Role, RoleBounds]:
         return {
             role: RoleBounds(role, pinned[role], pinned[role]) if role in pinned else b
             for role, b in self._bounds.items()

@@ -38,6 +38,14 @@ class Seating(msgspec.Struct, frozen=True):
                 total[role] = total.get(role, 0) + count
         return total
 
+    def moved(self, accelerator: str, drop: Role, role: Role) -> "Seating | None":
+        """With one GPU of its own of that type for ``role`` instead of ``drop``; None: there is none."""
+        here = dict(self.alone.get(accelerator, {}))
+        if here.get(drop, 0) < 1:
+            return None
+        here |= {drop: here[drop] - 1, role: here.get(role, 0) + 1}
+        return Seating({**self.alone, accelerator: here}, self.shared)
+
     @property
     def gpus(self) -> dict[str, int]:
         """GPUs in use, by type."""

@@ -4,20 +4,22 @@ Only for services whose spec asks for more than first come, first served. A work
 is next is decided when it is free, or to be freed.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from msgspec.structs import replace
 
 from planner.domain import Batch, Role, Shape
-from planner.run.book import Limits, Request
+from planner.run.book import Lease, Limits, Request
 from planner.run.dispatch import Worker
-from planner.run.effects import SpreadTask
+from planner.run.effects import LoadRole, SpreadTask
 from planner.run.orders import (
     AskAgain,
     DispatchConfig,
     DispatchPolicy,
     Instance,
     Job,
+    Load,
     Order,
     Pause,
     Running,
@@ -25,10 +27,19 @@ from planner.run.orders import (
     Start,
     View,
 )
+from planner.run.pace import Pace
 from planner.run.pauses import Pauses
 
 MOST_SHOWN: Final = 1_000  # waiting requests, the first in line
 NO_SHAPE: Final = Shape(0, 0)
+NO_ROLES: Final[frozenset[Role]] = frozenset()
+
+OpenTo = Callable[[str], frozenset[Role]]
+"""worker → roles that it may take instead of its own"""
+
+
+def _nothing_else(_worker: str) -> frozenset[Role]:
+    return NO_ROLES
 
 
 class Viewing(Pauses):
@@ -37,6 +48,8 @@ class Viewing(Pauses):
     def __init__(self, incarnation: int, limits: Limits | None = None) -> None:
         super().__init__(incarnation, limits)
         self.policy: DispatchPolicy | None = None
+        self.open_to: OpenTo = _nothing_else
+        self.pace = Pace()
         self._ask_s: float | None = None
 
     def serve_by(self, policy: tuple[DispatchConfig, DispatchPolicy] | None) -> None:
@@ -59,8 +72,15 @@ class Viewing(Pauses):
         return View(
             tuple(map(self._job, pending)),
             tuple(task for task in running if task is not None),
-            tuple(map(_instance, self.workers.values())),
+            tuple(map(self._instance, self.workers.values())),
         )
+
+    def degree(self, lease: Lease | None) -> int | None:
+        """GPUs that a task is spread over, as was ordered last; None: it is nowhere, or its worker has one."""
+        worker = self.workers.get(lease.worker) if lease is not None else None
+        if lease is None or worker is None or worker.gpus == 1:
+            return None
+        return lease.degree or worker.gpus
 
     def obey(self, order: Order, now: float) -> None:
         """Carry out one order, if it still fits."""
@@ -75,10 +95,13 @@ class Viewing(Pauses):
                 self.pause(request_id)
             case SetDegree(request=request_id, degree=degree):
                 self._spread(request_id, degree)
+            case Load(worker=name, role=role, drop=drop, why=why):
+                worker = self.workers.get(name)
+                idle = worker is not None and not worker.leases and not worker.draining
+                if worker is not None and idle and drop == (worker.role,) and role != worker.role:
+                    self._out.append(LoadRole(name, worker.role, role, why))
             case AskAgain(at_s=at_s):
                 self._ask_s = self.look_again_s = at_s
-            case _:
-                pass  # a worker has the role and the GPUs that it was started with
 
     def _consult(self, now: float) -> None:
         """Show the policy how things are, and do what it says."""
@@ -100,8 +123,19 @@ class Viewing(Pauses):
         request = self.requests.get(request_id)
         lease = request.lease if request is not None else None
         if lease is not None and lease.batch is None and 1 <= degree <= self.workers[lease.worker].gpus:
-            lease.degree = degree
+            lease.degree, lease.settling = degree, 2
             self._out.append(SpreadTask(lease.worker, lease.ref, degree))
+
+    def _paced(self, request: Request, lease: Lease, step: int, now: float) -> None:
+        """A worker with several GPUs has got on to this step."""
+        worker, more = self.workers[lease.worker], step - request.step
+        if lease.settling:
+            lease.settling -= 1
+        elif more > 0 and request.shape is not None and lease.batch is None:
+            key = (request.role, worker.accelerator, request.shape, lease.degree or worker.gpus)
+            if self.pace.add(key, (now - lease.stepped_s) / more):
+                self._dirty[worker.role] = None  # the policy may want to try another number
+        lease.stepped_s = now
 
     def _lines(self) -> list[tuple[Role, list[str]]]:
         return [(role, [n for n in line if n in self.requests]) for role, line in self._waiting.items()]
@@ -146,14 +180,18 @@ class Viewing(Pauses):
             return request.steps
         return request.shape.steps if request.shape is not None and self.goes_in_steps(request.role) else 1
 
-
-def _instance(worker: Worker) -> Instance:
-    return Instance(
-        worker.id,
-        worker.id.partition(".")[0],
-        worker.accelerator,
-        frozenset((worker.role,)),
-        0 if worker.leases or worker.draining else 1,
-        tuple(degree for degree in range(1, worker.gpus + 1) if worker.gpus % degree == 0),
-        draining=worker.draining,
-    )
+    def _instance(self, worker: Worker) -> Instance:
+        """A process has one role at a time: another takes its place."""
+        idle = not worker.leases and not worker.draining
+        return Instance(
+            worker.id,
+            worker.id.partition(".")[0],
+            worker.accelerator,
+            frozenset((worker.role,)),
+            int(idle),
+            tuple(degree for degree in range(1, worker.gpus + 1) if worker.gpus % degree == 0),
+            loading=worker.loading,
+            draining=worker.draining,
+            may_load=self.open_to(worker.id) if idle else NO_ROLES,
+            most_roles=1,
+        )

@@ -10,7 +10,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,6 +19,7 @@ import torch
 
 from stages.models import groups
 from stages.models.base import File, Job, ModelError
+from stages.models.meeting import Meeting
 from stages.models.rank_wire import Begin, Leave, Load, Ready, StepOn, answers, read, write
 from stages.parcel import Parcel
 from stages.protocol import ModelSource
@@ -45,8 +45,8 @@ class Ranks:
         lost: Callable[[str], None] = lose_worker, timeout_s: float = TIMEOUT_S,
     ) -> None:  # fmt: skip
         self._lost, self._closing = lost, False
-        self._folder = tempfile.TemporaryDirectory(prefix="disagctl-ranks-")  # mode 0700
-        self.folder, self.timeout_s = self._folder.name, timeout_s
+        self._meeting = Meeting()
+        self.folder, self.timeout_s = self._meeting.folder, timeout_s
         self.processes = [self._start(rank, device) for rank in range(1, count)]
         where = "cpu" if device.type == "cpu" else "cuda:0"
         for process in self.processes:
@@ -84,7 +84,7 @@ class Ranks:
                 if stream is not None:
                     with contextlib.suppress(OSError):  # what nobody read is lost
                         stream.close()
-        self._folder.cleanup()
+        self._meeting.close()
 
     def _start(self, rank: int, device: torch.device) -> "subprocess.Popen[bytes]":
         env = rank_environment(rank) if device.type == "cuda" else rank_environment(None)

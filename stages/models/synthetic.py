@@ -43,7 +43,8 @@ class StageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     handed on. artifact_bytes: the final picture is padded to at least this. load_s: time to load. unpark_s: time to come
     back from the host's memory, where its weights then wait while the worker has another role; without it they are
     dropped. max_batch: requests that it computes at once. batch_growth: a batch of n takes 1 + (n - 1)·batch_growth times as
-    long as one. weights_gib: reported as peak memory; allocated only with ``allocate``. fail_prompt / crash_prompt: a request
+    long as one. exchange: with n GPUs a replica (which it does not use) a step takes 1/n + (n - 1)·exchange times as long as
+    on one. weights_gib: reported as peak memory; allocated only with ``allocate``. fail_prompt / crash_prompt: a request
     whose prompt contains this text raises RuntimeError / ends the process with code 9.
     """
 
@@ -56,6 +57,7 @@ class StageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unpark_s: float | None = None
     max_batch: int = 64
     batch_growth: float = 1.0
+    exchange: float = 0.0
     weights_gib: float = 0.0
     allocate: bool = False
     fail_prompt: str | None = None
@@ -71,7 +73,7 @@ def parse(options: bytes) -> dict[str, StageOptions]:
         raise ModelError(msg) from err
     for name, opts in stages.items():
         amounts = (opts.seconds, opts.seconds_per_step or 0.0, opts.out_bytes, opts.artifact_bytes, opts.load_s)
-        others = (opts.unpark_s or 0.0, opts.weights_gib, opts.batch_growth)
+        others = (opts.unpark_s or 0.0, opts.weights_gib, opts.batch_growth, opts.exchange)
         if min(*amounts, *others) < 0 or min(opts.steps, opts.max_batch) < 1:
             msg = f"options of the synthetic model: {name}: amounts must not be negative, nor steps or max_batch less than 1"
             raise ModelError(msg)
@@ -104,15 +106,15 @@ class SyntheticAdapter:
             msg = f"the synthetic model has no stage {stage!r}; it has {', '.join(stages)}"
             raise ModelError(msg)
         kind = SyntheticStage if stages[stage].unpark_s is None else ParkableStage
-        return kind(stage, stages[stage], last=stage == list(stages)[-1])
+        return kind(stage, stages[stage], last=stage == list(stages)[-1], gpus=source.ranks)
 
 
 class SyntheticStage:
     """One stage of the synthetic model."""
 
-    def __init__(self, name: str, options: StageOptions, *, last: bool) -> None:
+    def __init__(self, name: str, options: StageOptions, *, last: bool, gpus: int = 1) -> None:
         self.options = options
-        self.last = last
+        self.last, self.gpus = last, gpus
         made = max(options.out_bytes, options.artifact_bytes)
         self.peak_bytes = int(options.weights_gib * (1 << 30))
         self.light = not (options.seconds or options.seconds_per_step) and made <= INLINE_BYTES
@@ -173,7 +175,7 @@ class ParkableStage(SyntheticStage):
 class SyntheticJob:
     """One request in one synthetic stage."""
 
-    __slots__ = ("_digest", "_due_s", "_pause_s", "_prompt", "_stage", "steps_done", "total_steps")
+    __slots__ = ("_degree", "_digest", "_due_s", "_pause_s", "_prompt", "_stage", "steps_done", "total_steps")
 
     def __init__(
         self, stage: SyntheticStage, params: dict[str, Any], digest: bytes, steps_done: int, begin_s: float
@@ -187,6 +189,7 @@ class SyntheticJob:
             self.total_steps = params.get("num_inference_steps") or options.steps
             self._pause_s = options.seconds_per_step
         self._stage = stage
+        self._degree = stage.gpus
         self._due_s = begin_s  # when the last step was over; what hashing and waking up took is part of the next one
         self._digest = digest
         self._prompt = params.get("prompt")
@@ -200,8 +203,14 @@ class SyntheticJob:
     def wait(self, batch: int = 1) -> None:
         """Let a step's time pass, of so many requests at once."""
         if self._pause_s:
-            self._due_s += self._pause_s * (1 + (batch - 1) * self._stage.options.batch_growth)
+            options, gpus = self._stage.options, self._degree
+            spread = 1 / gpus + (gpus - 1) * options.exchange
+            self._due_s += self._pause_s * (1 + (batch - 1) * options.batch_growth) * spread
             time.sleep(max(0.0, self._due_s - time.monotonic()))
+
+    def spread(self, degree: int) -> None:
+        """Wait as so many GPUs would compute, from the next step on."""
+        self._degree = max(1, min(degree, self._stage.gpus))
 
     def advance(self) -> bool:
         """A step is over. True while more remain."""

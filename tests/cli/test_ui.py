@@ -105,6 +105,18 @@ def test_progress_lines() -> None:
     assert progress_line(job_view()) == "queued"
     assert progress_line(job_view(status="running", stage="encode", steps=1)) == "encode"
     assert progress_line(job_view(status="running", stage="denoise", step=3, steps=9)) == "denoise 3/9"
+    spread = job_view(status="running", stage="denoise", step=3, steps=9, degree=2)
+    assert progress_line(spread) == "denoise 3/9 on 2 GPUs"
+
+
+def test_over_how_many_of_its_gpus_a_worker_spreads_its_task() -> None:
+    workers = [
+        WorkerView(f"n1.cpu{n}.1", "n1", "m", "denoise", "busy", 1, True, gpus=2, degree=degree)
+        for n, degree in enumerate((None, 2))
+    ]
+    shown = text(service_status(view(workers=workers), now=0.0))
+    assert "(0 of 2)" in shown
+    assert "(2 of 2)" in shown
 
 
 @pytest.mark.parametrize(

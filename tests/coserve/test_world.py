@@ -5,7 +5,7 @@ import pytest
 from planner.domain import Role
 from planner.run.orders import KINDS, DispatchConfig, Kind
 from planner.run.policies import make
-from planner.run.policies.placement import Demand, place, rederive
+from planner.run.policies.placement import Demand, Space, place, rederive
 from planner.sim.coserve.report import Summary, images, videos
 from planner.sim.coserve.workload import Arrival
 from planner.sim.coserve.world import CoWorld
@@ -79,10 +79,22 @@ def test_a_placement_fits_and_covers() -> None:
 def test_a_move_must_pay_and_leaves_the_last_copy() -> None:
     a, b = Role("m", "a"), Role("m", "b")
     held = {"x": frozenset({a}), "y": frozenset({a}), "z": frozenset({b})}
-    memory = dict.fromkeys(held, 40.0)
+    spaces = dict.fromkeys(held, Space(40.0))
     demands = [Demand(a, 0.5, 30.0), Demand(b, 2.0, 30.0)]
-    move = rederive(demands, held, memory, {a: 30.0, b: 30.0}, set(held))
+    move = rederive(demands, held, spaces, {a: 30.0, b: 30.0})
     assert move is not None
     assert (move.role, move.drop) == (b, (a,))
-    assert rederive(demands, held, memory, {a: 1e6, b: 1e6}, set(held)) is None
-    assert rederive(demands, {"x": frozenset({a}), "z": frozenset({b})}, memory, {a: 1.0, b: 1.0}, {"x"}) is None
+    assert rederive(demands, held, spaces, {a: 1e6, b: 1e6}) is None
+    last = {"x": frozenset({a}), "z": frozenset({b})}
+    assert rederive(demands, last, {"x": Space(40.0)}, {a: 1.0, b: 1.0}) is None
+
+
+def test_a_move_goes_where_it_may_and_one_role_takes_anothers_place() -> None:
+    a, b = Role("m", "a"), Role("m", "b")
+    held = {"x": frozenset({a}), "y": frozenset({a}), "z": frozenset({b})}
+    demands, load_s = [Demand(a, 0.0, 0.0), Demand(b, 2.0, 0.0)], {a: 1.0, b: 1.0}
+    spaces = {"x": Space(0.0, frozenset(), 1), "y": Space(0.0, frozenset({b}), 1)}
+    move = rederive(demands, held, spaces, load_s)
+    assert move is not None
+    assert (move.worker, move.role, move.drop) == ("y", b, (a,))
+    assert rederive(demands, held, {"x": spaces["x"]}, load_s) is None

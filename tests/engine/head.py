@@ -52,6 +52,9 @@ class Guesses(Times):
     def stage_s(self, role: Role, accelerator: str, shape: Shape, degree: int = 1) -> float | None:
         return 0.5
 
+    def own_step_s(self, role: Role, accelerator: str, shape: Shape, degree: int) -> float | None:
+        return None
+
     def resume_s(self, job: Job, worker: str) -> float:
         return 0.0 if job.held_by == worker else 0.1
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from planner.domain import Role
 from planner.run.orders import Instance, Times, View
-from planner.run.policies.placement import Demand, Move, cheapest
+from planner.run.policies.placement import Demand, Move, Space, cheapest
 
 TAU_S: Final = 240.0  # of the moving mean
 
@@ -30,6 +30,9 @@ class Demands:
         self._last_s = now
         for role in self._work:
             self._work[role] *= decay
+        alone = {role for one in view.instances if one.most_roles is not None for role in one.residents}
+        for role in alone - self._work.keys():
+            self._work[role] = self._active[role] = 0.0  # nobody has asked for it, and its place is taken all the same
         newest = self._newest
         for job in view.pending:
             if job.seq <= self._newest:
@@ -44,7 +47,7 @@ class Demands:
         self._newest = newest
 
     def rates(self, now: float) -> list[Demand]:
-        """GPUs kept busy by each role that was ever asked for."""
+        """GPUs kept busy by each role that was ever asked for, or that takes a place."""
         age = now - (self._since_s if self._since_s is not None else now)
         span = max(TAU_S * (1 - math.exp(-age / TAU_S)), TAU_S / 4)
         return [
@@ -59,5 +62,9 @@ class Demands:
         if wanted is None:
             return None
         held = {one.worker: one.residents for one in view.instances if not one.draining}
-        memory = {one.worker: one.memory_gib for one in idle}
-        return cheapest(wanted, demands, held, memory)
+        return cheapest(wanted, demands, held, spaces(idle))
+
+
+def spaces(idle: Sequence[Instance]) -> dict[str, Space]:
+    """Workers on which something could be loaded now."""
+    return {one.worker: Space(one.memory_gib, one.may_load, one.most_roles) for one in idle}

@@ -1,4 +1,7 @@
-"""The GPUs of a View as a policy takes them: which are idle, which go together, and taking them one after another."""
+"""The GPUs of a View as a policy takes them: which are idle, which go together, and taking them one after another.
+
+A worker with several GPUs that are not lent counts as one: nobody else can have some of them (:mod:`.own`).
+"""
 
 from collections.abc import Set as AbstractSet
 
@@ -37,7 +40,7 @@ class Floor:
         self._instances: dict[str, Instance] = {one.worker: one for one in view.instances}
         self._idle: dict[str, Instance] = {one.worker: one for one in able if one.credit > 0}
         self._tasks = view.running
-        self.gpus = sum(max(one.degrees) for one in able if one.loading is None)
+        self.gpus = sum(one.loading is None for one in able)
         self.degrees, self.now = degrees, now
         self.accelerator = able[0].accelerator if able else ""
 
@@ -69,9 +72,8 @@ class Floor:
         return all(role in one.residents for one in self._instances.values())
 
     def size(self, task: Running) -> int:
-        """GPUs that a task holds: those of its instance, or its own and its peers'."""
-        at = self._instances.get(task.worker)
-        return len(task.peers) + 1 if at is None or at.joins else max(at.degrees)
+        """GPUs that a task holds: its own and its peers'."""
+        return len(task.peers) + 1
 
     def joined(self, task: Running) -> bool:
         """Whether its degree may change by lending."""
@@ -82,7 +84,7 @@ class Floor:
         """GPUs that share roles, directly or by way of others, and what they can do together."""
         parts: list[Part] = []
         for worker, at in self._instances.items():
-            gpus = 0 if at.draining or at.loading is not None else max(at.degrees)
+            gpus = int(not at.draining and at.loading is None)
             joined = Part({worker}, set(at.residents), gpus)
             for other in [part for part in parts if part.roles & at.residents]:
                 parts.remove(other)
@@ -100,7 +102,7 @@ class Floor:
         for name in sorted(lists):
             gpus, idle, holders = 0, 0, dict.fromkeys(part.roles, 0)
             for at in lists[name]:
-                size = 0 if at.draining or at.loading is not None else max(at.degrees)
+                size = int(not at.draining and at.loading is None)
                 gpus += size
                 idle += size if at.worker in self._idle else 0
                 for role in at.residents:

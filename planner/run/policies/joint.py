@@ -14,6 +14,7 @@ from planner.run.policies.bins import Bin, Choice, put_down
 from planner.run.policies.floor import Floor, Node, Part
 from planner.run.policies.knapsack import Option
 from planner.run.policies.outlook import Outlook, Prospect
+from planner.run.policies.own import OwnDegrees
 
 WAIT: Final = 1.0  # a step on fewer GPUs may take, of the time until there are more
 MOVE: Final = 0.2  # what a task must gain at another node, of what it is worth where it is
@@ -37,6 +38,7 @@ class Joint:
     def __init__(self, config: DispatchConfig, times: Times, keep: float, *, patient: bool = False) -> None:
         self.config, self.keep, self.patient = config, keep, patient
         self.outlook = Outlook(times, elastic=config.elastic)
+        self.own = OwnDegrees(times, elastic=config.elastic)
         self._coming: dict[str, int] = {}  # request whose task is to change → GPUs it will have
 
     def settle(
@@ -56,6 +58,7 @@ class Joint:
             tasks = [task for task in view.running if task.worker in part.workers]
             groups = [jobs for jobs in waiting if jobs[0].role in part.roles]
             orders += self._part(tasks, groups, part, now)
+        orders = self.own.apply(orders, view)
         return [*orders, AskAgain(again_s)] if now.short else orders
 
     def _part(self, tasks: Sequence[Running], waiting: Sequence[list[Job]], part: Part, now: Round) -> list[Order]:

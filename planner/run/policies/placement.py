@@ -62,6 +62,25 @@ def _fits(held: Sequence[Demand], more: Demand, memory_gib: float) -> bool:
     return sum(one.weights_gib for one in held) + more.weights_gib + active <= memory_gib
 
 
+class Space(msgspec.Struct, frozen=True):
+    """Where something may be loaded. ``may_load``, ``most_roles``: as of :class:`planner.run.orders.Instance`."""
+
+    memory_gib: float
+    may_load: frozenset[Role] | None = None
+    most_roles: int | None = None
+
+    def open_to(self, role: Role) -> bool:
+        """Whether the role may be loaded here."""
+        return self.may_load is None or role in self.may_load
+
+    def holds(self, roles: Sequence[Demand]) -> bool:
+        """Whether all of them have room together."""
+        if self.most_roles is not None and len(roles) > self.most_roles:
+            return False
+        active = max((one.active_gib for one in roles), default=0.0)
+        return sum(one.weights_gib for one in roles) + active <= self.memory_gib
+
+
 class Move(msgspec.Struct, frozen=True):
     """Bring a role to a worker, dropping others there."""
 
@@ -71,9 +90,9 @@ class Move(msgspec.Struct, frozen=True):
 
 
 def cheapest(
-    wanted: Demand, demands: Mapping[Role, Demand], held: Mapping[str, frozenset[Role]], memory_gib: Mapping[str, float]
+    wanted: Demand, demands: Mapping[Role, Demand], held: Mapping[str, frozenset[Role]], spaces: Mapping[str, Space]
 ) -> Move | None:
-    """Where a role costs the others least: the worker (of ``memory_gib``) whose dropped roles have most copies for their load.
+    """Where a role costs the others least: the worker (of ``spaces``) whose dropped roles have most copies for their load.
 
     The last copy of a role is never dropped. ``held``: of all workers. None: it goes nowhere.
     """
@@ -82,11 +101,11 @@ def cheapest(
         for role in roles:
             copies[role] = copies.get(role, 0) + 1
     found: tuple[float, str, Move] | None = None
-    for worker, memory in memory_gib.items():
+    for worker, space in spaces.items():
         roles = held[worker]
-        if wanted.role in roles:
+        if wanted.role in roles or not space.open_to(wanted.role):
             continue
-        drop = _dropped(wanted, [demands[role] for role in roles if role in demands], copies, memory)
+        drop = _dropped(wanted, [demands[role] for role in roles if role in demands], copies, space)
         if drop is None:
             continue
         loss = sum(one.load / copies[one.role] for one in drop)
@@ -97,33 +116,29 @@ def cheapest(
     return found[2] if found is not None else None
 
 
-def _dropped(
-    wanted: Demand, there: Sequence[Demand], copies: Mapping[Role, int], memory_gib: float
-) -> list[Demand] | None:
+def _dropped(wanted: Demand, there: Sequence[Demand], copies: Mapping[Role, int], space: Space) -> list[Demand] | None:
     """What has to go: those with least load a copy first. None: there is no room even so. Roles nobody asked for are free."""
     keep = sorted(there, key=lambda one: one.load / copies[one.role])
     drop: list[Demand] = []
     while keep:
-        active = max([wanted.active_gib, *(one.active_gib for one in keep)])
-        if wanted.weights_gib + sum(one.weights_gib for one in keep) + active <= memory_gib:
+        if space.holds([wanted, *keep]):
             return drop
         out = next((one for one in keep if copies[one.role] > 1), None)
         if out is None:
             return None
         keep.remove(out)
         drop.append(out)
-    return drop if wanted.weights_gib + wanted.active_gib <= memory_gib else None
+    return drop if space.holds([wanted]) else None
 
 
 def rederive(
     demands: Sequence[Demand],
     held: Mapping[str, frozenset[Role]],
-    memory_gib: Mapping[str, float],
+    spaces: Mapping[str, Space],
     load_s: Mapping[Role, float],
-    movable: set[str],
     horizon_s: float = HORIZON_S,
 ) -> Move | None:
-    """The one move that helps most, where it is worth its cost; None: the placement is good as it is.
+    """The one move that helps most, to one of ``spaces``, where it is worth its cost; None: the placement is good as it is.
 
     A placement's cost is the mean square of how crowded GPUs are (a convex stand-in for waiting); a move is worth it when what
     that falls by over ``horizon_s`` is more than the seconds for which the GPU loads instead of working.
@@ -131,9 +146,8 @@ def rederive(
     known = {one.role: one for one in demands}
     now = _cost(known, held)
     best: tuple[float, Move] | None = None
-    for wanted in sorted(demands, key=lambda one: -one.load)[:MOST_TRIED]:
-        idle = {worker: memory_gib[worker] for worker in movable}
-        move = cheapest(wanted, known, held, idle)
+    for wanted in sorted((one for one in demands if one.load > 0), key=lambda one: -one.load)[:MOST_TRIED]:
+        move = cheapest(wanted, known, held, spaces)
         if move is None:
             continue
         roles = (held[move.worker] - set(move.drop)) | {move.role}

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from planner.domain import Role
-from planner.run.orders import DispatchConfig, Instance, Job, Load, Order, Start, Times, View
-from planner.run.policies.demand import Demands
+from planner.run.orders import DispatchConfig, Job, Load, Order, Start, Times, View
+from planner.run.policies.demand import Demands, spaces
 from planner.run.policies.floor import Floor
 from planner.run.policies.joint import Joint, by_key
 from planner.run.policies.outlook import Prospect
@@ -111,13 +111,9 @@ class Trident(Joint):
         if any(one.loading is not None for one in view.instances):
             return []
         held = {one.worker: one.residents for one in view.instances if not one.draining}
-        memory = {one.worker: one.memory_gib for one in view.instances if not one.draining}
-        loads = {
-            demand.role: self.outlook.times.load_s(demand.role, floor.accelerator)
-            for demand in self._demands.rates(now)
-        }
-        idle: list[Instance] = floor.left()
-        move = rederive(self._demands.rates(now), held, memory, loads, {one.worker for one in idle})
+        demands = self._demands.rates(now)
+        loads = {one.role: self.outlook.times.load_s(one.role, floor.accelerator) for one in demands}
+        move = rederive(demands, held, spaces(floor.left()), loads)
         return [] if move is None else [_load(move, "the mix has shifted")]
 
 

@@ -112,6 +112,10 @@ class Laws:
         step = self.step_s(role, accelerator, shape, 1, degree)
         return None if step is None else step * (shape.steps if role.stage in {DENOISE, WHOLE} else 1)
 
+    def own_step_s(self, role: Role, accelerator: str, shape: Shape, degree: int) -> float | None:
+        """As in the protocol."""
+        return self.step_s(role, accelerator, shape, 1, degree)
+
     def resume_s(self, job: Job, worker: str) -> float:
         """As in the protocol."""
         costs = self.profiles.costs
