@@ -33,7 +33,7 @@ from planner.run import effects as fx
 from planner.run.book import Request
 from planner.run.ledger import Ledger
 from stages.boot import WorkerBoot
-from stages.protocol import ModelSource
+from stages.protocol import PROTOCOL_VERSION, AgentHello, ModelSource
 
 TENSOR_BYTES = 8 << 20
 STAGE_S = 0.05
@@ -84,7 +84,7 @@ def worker(host: Host, stage: str, hub: str, head_key: str, pair: tuple[str, str
     """A worker process on the host, named as its agent would."""
     node = f"n{STAGES.index(stage)}"
     boot = WorkerBoot(
-        worker=f"{node}.m.{stage}.0.1", node=node, host=host.name, hub=hub, data=hub, head_key=head_key,
+        worker=f"{node}.cpu0.1", node=node, host=host.name, hub=hub, data=hub, head_key=head_key,
         public=pair[0], secret=pair[1], shm_dir=str(root), advertise=host.address, transport="auto", pipeline="async",
         prefetch=2,
     )  # fmt: skip
@@ -117,6 +117,8 @@ async def requests_per_s(here: Host, there: Host, seconds: float) -> float:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="disagctl-bench-", dir="/dev/shm")))
         hub.start()
         stack.callback(hub.close)
+        for index, host in enumerate((here, there)):  # in this order, so that the first is given the first stage
+            engine.receive(f"n{index}", [AgentHello(PROTOCOL_VERSION, f"n{index}", host.name, 0, 1, 0)])
         for stage, host in zip(STAGES, (here, there), strict=True):
             endpoint = f"tcp://{here.address}:{port}"
             stack.enter_context(worker(host, stage, endpoint, head.public, pairs[stage], root))

@@ -138,7 +138,9 @@ class Ledger(Viewing):
         for key, request_id in list(worker.outputs.items()):
             self._output_gone(request_id, key)
         held = [self.requests.get(request_id) for request_id in worker.leases]
-        leases = [one.lease for one in held if one is not None and one.lease is not None and one.lease.worker == worker_id]
+        leases = [
+            one.lease for one in held if one is not None and one.lease is not None and one.lease.worker == worker_id
+        ]
         explained = len(blamed) == 1 and any(lease.ref in blamed for lease in leases)
         for lease in leases:
             request = self.requests[lease.ref.request]
