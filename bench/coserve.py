@@ -42,7 +42,7 @@ def points(*, full: bool) -> tuple[list[Point], list[Point]]:
     for name in LATENCY:
         work = workload(name)
         for gpus in work.gpus if full else work.gpus[:1]:
-            seeds = work.seeds.held_out if full and gpus == work.gpus[0] else work.seeds.held_out[:1]
+            seeds = work.seeds.held_out if full else work.seeds.held_out[:1]
             loads = work.loads if full else work.loads[:1]
             latency += [Point(name, gpus, load, LATENCY_SCALE, seed) for load in loads for seed in seeds]
     return mixes, latency
