@@ -21,7 +21,11 @@ infra: local
 pipeline: {encoder_cache: false}
 """
 
-MIB8 = ZERO.replace("encode: {}, denoise: {}", "encode: {out_bytes: 8388608}, denoise: {out_bytes: 8388608}")
+# No stage looks at the 8 MiB: neither do those of the peers.
+MIB8 = ZERO.replace(
+    "encode: {}, denoise: {}, decode: {}",
+    "encode: {out_bytes: 8388608}, denoise: {out_bytes: 8388608, reads: false}, decode: {reads: false}",
+)
 
 
 @asynccontextmanager

@@ -8,8 +8,11 @@ worker's directory is removed whole.
 
 Fresh pages are most of what a segment costs, so a segment that is dropped is written again under another name, once nobody
 reads it any more. The kernel knows: a reader holds a shared lock on the file for as long as it has it mapped, however it ends.
+The first time a file is written, its pages are new, and writing is quickest; from the second on it stays mapped, and copying
+into a mapping takes a third less than writing to a file, page by page.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import mmap
@@ -34,6 +37,8 @@ _OPEN_AGAIN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _REMOVE_TRIES: Final = 5
 KEEP_BYTES: Final = 256 << 20  # of dropped segments
 KEEP_FILES: Final = 32
+_POPULATE_READ: Final = 22  # madvise: map all pages at once instead of one fault for every sixteen; Linux 5.14
+_POPULATE_WRITE: Final = 23
 
 
 class SegmentError(RuntimeError):
@@ -68,6 +73,7 @@ class Segment:
         self._tensors = tuple(tensors)
         self._offsets, self.nbytes = layout(tensors)
         self._map: memoryview | None = None
+        self._kept: memoryview | None = None  # to write into
 
     @classmethod
     def create(cls, directory: Path, key: str, parcel: Parcel) -> "Segment":
@@ -96,6 +102,9 @@ class Segment:
             # Whoever opened it under its old name and has not locked it yet finds the wrong checksums, if it gets the lock.
             self.path.rename(segment.path)
             self.path = segment.path
+            if self._kept is None and self.nbytes:
+                self._kept = _writable(segment.path, self.nbytes)
+            segment._kept = self._kept
             segment._fill(fd, parcel)
         except OSError:
             return None
@@ -120,7 +129,10 @@ class Segment:
 
     def _fill(self, fd: int, parcel: Parcel) -> None:
         for offset, buffer in zip(self._offsets, parcel.buffers, strict=True):
-            _write(fd, buffer, offset)
+            if self._kept is None:
+                _write(fd, buffer, offset)
+            elif buffer.nbytes:
+                _copy(self._kept[offset : offset + buffer.nbytes], buffer)
 
     def view(self, index: int) -> memoryview | None:
         """Tensor ``index`` as read-only memory, None when there is none. Maps the file on first use."""
@@ -141,7 +153,7 @@ class Segment:
     def remove(self) -> None:
         """Unlink the file. Memory goes when the last mapping does, so a reader at work is not torn down."""
         self.path.unlink(missing_ok=True)
-        self._map = None
+        self._map = self._kept = None
 
 
 class SegmentStore:
@@ -218,7 +230,7 @@ def map_segment(root: Path, path: str, tensors: Sequence[TensorDesc]) -> tuple[m
                 msg = f"{info.st_size} bytes long, {nbytes} were promised"
                 raise SegmentError(msg)
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # held by the mapping, which keeps the file open
-            region = _mapped(fd, nbytes, mmap.ACCESS_COPY)
+            region = _mapped(fd, nbytes, mmap.ACCESS_COPY, _POPULATE_READ)
         finally:
             os.close(fd)
     except (OSError, ValueError) as err:  # ValueError: a null byte in the path
@@ -274,8 +286,29 @@ def _write(fd: int, buffer: memoryview, offset: int) -> None:
         done += os.pwrite(fd, buffer[done:], offset + done)
 
 
-def _mapped(fd: int, nbytes: int, access: int) -> memoryview:
-    return memoryview(mmap.mmap(fd, nbytes, access=access)) if nbytes else memoryview(b"")
+def _writable(path: Path, nbytes: int) -> memoryview:
+    """Map it by a descriptor of its own: a mapping keeps its descriptor's lock, and ours is only for the moment of writing."""
+    fd = os.open(path, _OPEN_AGAIN)
+    try:
+        return _mapped(fd, nbytes, mmap.ACCESS_WRITE, _POPULATE_WRITE)
+    finally:
+        os.close(fd)
+
+
+def _copy(into: memoryview, buffer: memoryview) -> None:
+    import numpy as np  # slow to import; its copies let go of the interpreter's lock
+
+    np.copyto(np.frombuffer(into, np.uint8), np.frombuffer(buffer, np.uint8))
+
+
+def _mapped(fd: int, nbytes: int, access: int, populate: int | None = None) -> memoryview:
+    if not nbytes:
+        return memoryview(b"")
+    region = mmap.mmap(fd, nbytes, access=access)
+    if populate is not None and sys.platform == "linux":
+        with contextlib.suppress(OSError):  # an older kernel: then a page at a time, when it is touched
+            region.madvise(populate)
+    return memoryview(region)
 
 
 def _open_inside(root: Path, path: str) -> int:

@@ -58,6 +58,13 @@ def test_the_picture_depends_on_everything_that_was_handed_on() -> None:
     assert len(files) == 4
 
 
+def test_checksums_stand_for_the_bytes_where_it_does_not_read_them() -> None:
+    options = {"encode": {"out_bytes": 10_000}, "decode": {"reads": False}}
+    pictures = [run(options, {"prompt": prompt, "seed": 1}).data for prompt in ("x", "x", "y")]
+    assert pictures[0] == pictures[1] != pictures[2]
+    assert pictures[0] == run(options, {"prompt": "x", "seed": 1}, corrupt=True).data, "finding that is the transport's"
+
+
 def test_sizes() -> None:
     options = {"encode": {"out_bytes": 8 << 20}, "decode": {"artifact_bytes": 100_000}}
     parcel = finish(stage("encode", options).start({}, None))

@@ -157,6 +157,14 @@ def test_a_dropped_segment_is_written_again_once_nobody_reads_it(site: Site) -> 
     assert same(fetcher.fetch(third, 5), parcel_of(1 << 20, seed=3))
     with pytest.raises(FetchError, match="shm: "):
         fetcher.fetch(first, 5)
+    box.drop("c")
+    gc.collect()
+    fourth, again = offer("d", 4)  # into the mapping that the third was written into
+    assert again == inode
+    read = fetcher.fetch(fourth, 5)
+    box.drop("d")
+    assert offer("e", 5)[1] != inode, "our own mapping is no reader, but there is one"
+    assert same(read, parcel_of(1 << 20, seed=4))
 
 
 def test_drop_close_and_removal_leave_no_file(site: Site) -> None:
