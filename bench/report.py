@@ -11,7 +11,7 @@ import psutil
 
 from bench.figures import Figure
 
-PICTURES: Final = "pictures"
+PICTURES: Final = "images"
 BARS_AGAINST: Final = {
     "throughput_c64_vs_ray": "64 in flight",
     "http_throughput_c64_vs_ray": "64 in flight, HTTP",
