@@ -40,7 +40,11 @@ def place(demands: Sequence[Demand], memory_gib: Mapping[str, float]) -> Placeme
     wanted = list(order)
     while wanted:
         demand = max(wanted, key=lambda one: (count[one.role] == 0, one.load / max(count[one.role], 1)))
-        able = [worker for worker in held if _fits(held[worker], demand, memory_gib[worker])]
+        able = [
+            worker
+            for worker, roles in held.items()
+            if demand not in roles and Space(memory_gib[worker]).holds([*roles, demand])
+        ]
         if not able:
             wanted.remove(demand)
             continue
@@ -53,13 +57,6 @@ def place(demands: Sequence[Demand], memory_gib: Mapping[str, float]) -> Placeme
 
 def _crowd(held: Mapping[str, Sequence[Demand]], count: Mapping[Role, int]) -> dict[str, float]:
     return {worker: sum(one.load / count[one.role] for one in roles) for worker, roles in held.items()}
-
-
-def _fits(held: Sequence[Demand], more: Demand, memory_gib: float) -> bool:
-    if any(one.role == more.role for one in held):
-        return False
-    active = max([one.active_gib for one in held] + [more.active_gib])
-    return sum(one.weights_gib for one in held) + more.weights_gib + active <= memory_gib
 
 
 class Space(msgspec.Struct, frozen=True):
