@@ -11,14 +11,17 @@ from stages.models.base import Job, Suspendable
 from stages.parcel import Parcel, ParcelError
 
 MOST_JOBS: Final = 2  # kept on the device; the one paused longest gives way, and resumes from its snapshot
+DEVICE_BYTES: Final = 1 << 30  # in all, of jobs kept on the device; what a job has there is about what its snapshot holds
 SNAPSHOT_BYTES: Final = 4 << 30  # in all, of snapshots held by one worker
 
 
 class Suspended:
     """``put`` and ``take`` are the compute thread's; ``forget`` is any thread's."""
 
-    def __init__(self, limit_bytes: int = SNAPSHOT_BYTES, most_jobs: int = MOST_JOBS) -> None:
-        self._limit, self._most = limit_bytes, most_jobs
+    def __init__(
+        self, limit_bytes: int = SNAPSHOT_BYTES, most_jobs: int = MOST_JOBS, device_bytes: int = DEVICE_BYTES
+    ) -> None:
+        self._limit, self._most, self._device = limit_bytes, most_jobs, device_bytes
         self._sizes: dict[str, int] = {}
         self._jobs: OrderedDict[str, Suspendable] = OrderedDict()
 
@@ -37,8 +40,10 @@ class Suspended:
             return
         job.suspend()
         self._jobs[key] = job
-        while len(self._jobs) > self._most:
-            self._jobs.popitem(last=False)
+        for oldest in tuple(self._jobs):
+            if len(self._jobs) <= self._most and self._kept() <= self._device:
+                break
+            self._jobs.pop(oldest, None)
 
     def take(self, key: str) -> Job | None:
         """The job, ready to go on; None: it is not kept."""
@@ -51,6 +56,9 @@ class Suspended:
         """The snapshot is no longer held. Unknown keys are ignored."""
         self._sizes.pop(key, None)
         self._jobs.pop(key, None)
+
+    def _kept(self) -> int:
+        return sum(self._sizes.get(key, 0) for key in tuple(self._jobs))
 
     def unload(self) -> None:
         """The model goes, and with it what is on its device."""

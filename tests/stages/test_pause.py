@@ -95,6 +95,19 @@ def test_snapshots_are_bounded_by_bytes_and_jobs_by_number() -> None:
     kept.fitting(snapshot(40))
 
 
+def test_jobs_on_the_device_are_bounded_by_bytes_too() -> None:
+    kept = Suspended(most_jobs=3, device_bytes=100)
+    stage = SyntheticStage("denoise", StageOptions(steps=4), last=False)
+    jobs = {key: stage.start({"seed": 1}, None) for key in "abcd"}
+    for key, nbytes in (("a", 40), ("b", 50), ("c", 30)):
+        kept.put(key, snapshot(nbytes), jobs[key])
+    assert kept.take("a") is None
+    assert kept.take("b") is jobs["b"]
+    kept.put("d", snapshot(101), jobs["d"])  # by itself more than there is room for: it resumes from its snapshot
+    assert kept.take("d") is None
+    assert kept.take("c") is None
+
+
 def test_a_synthetic_job_goes_on_where_it_was() -> None:
     stage = SyntheticStage("denoise", StageOptions(steps=4), last=False)
     whole = stage.start({"seed": 1}, None)
