@@ -1,7 +1,8 @@
 """The front desk: accepts, looks up, cancels and hands out; what :class:`disagctl.service.Service` promises the gateway.
 
-Order is everything here. A request is in the store, fsynced, before its id is returned and before the ledger hears of it;
-a result is in the store before the ledger lets its workers forget it.
+Order is everything here. A request is in the store, fsynced, before anybody is told its id, though it is dispatched while it
+is being written (docs/decisions/0076); its ending is written after it, and a result is in the store before the ledger lets
+its workers forget it.
 """
 
 import asyncio
@@ -67,7 +68,7 @@ class FrontDesk:
         return list(self._models.values())
 
     async def submit(self, job: NewJob) -> JobView:
-        """Make it durable, then queue it."""
+        """Make it durable and queue it: at once, unless it could be an earlier one or its upload is yet to be stored."""
         if self.stopping:
             raise Stopping
         if len(self._ledger.requests) + len(job.seeds) > self._max_queued:
@@ -75,22 +76,19 @@ class FrontDesk:
         job_id = new_job_id(self.name, job.kind)
         rows = self._rows(job_id, job)
         key = (job.idempotency_key, job.fingerprint) if job.idempotency_key else None
+        live = self._begin(rows, job.params) if key is None and job.upload is None else None
         try:
             if job.upload is not None:
                 await asyncio.to_thread(self._artifacts.put_input, job_id, job.upload)
             earlier = await self._store.write(insert_items(rows, key))
         except (StoreFull, OSError) as err:
+            if live is not None:
+                self._withdraw(live)
             raise StorageFull(str(err)) from err
         if earlier is not None:
             return await self._earlier(job_id, job, *earlier)
-        live = self.book.add(rows, job.params)
         self.counts["accepted"] += len(rows)
-        for row in rows:
-            request = self._request(row)
-            self._engine.watcher.arrived(request, request.submitted_s)
-            self._ledger.submit(request)
-        self._act_soon()
-        return self.book.view(live)
+        return self.book.view(live or self._begin(rows, job.params))
 
     def restore(self, rows: list[ItemRow]) -> list[Request]:
         """Take up what an earlier head had accepted; the caller hands the requests to the ledger."""
@@ -228,6 +226,23 @@ class FrontDesk:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
+    def _begin(self, rows: list[ItemRow], params: dict[str, Any]) -> LiveJob:
+        """Queue it. Nobody but us knows its id yet, unless its row is on disk."""
+        live = self.book.add(rows, params)
+        for row in rows:
+            request = self._request(row)
+            self._engine.watcher.arrived(request, request.submitted_s)
+            self._ledger.submit(request)
+        self._act_soon()
+        return live
+
+    def _withdraw(self, live: LiveJob) -> None:
+        """Its row could not be written: it never was. What ends all the same meets no row, and is forgotten then."""
+        self.book.withdraw(live)
+        for row in live.rows:
+            self._ledger.cancel(row.id)
+        self._act_soon()
+
     def _rows(self, job_id: str, job: NewJob) -> list[ItemRow]:
         now = clock.wall_s()
         params = msgspec.json.encode(job.params)
@@ -349,8 +364,9 @@ class FrontDesk:
                 self._engine.watcher.finished(request, now - request.submitted_s, now)
             self._ledger.published(row.id)
             self.finished_at.append(now)
-        self.counts[row.state] += 1
-        self.book.finish(row)
+        if row.job in self.book.live:
+            self.counts[row.state] += 1
+            self.book.finish(row)
         self._act_soon()
 
     def _act_soon(self) -> None:

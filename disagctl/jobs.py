@@ -107,6 +107,10 @@ class JobBook:
             _wake(job.waiters)
         _wake(job.watchers)
 
+    def withdraw(self, job: LiveJob) -> None:
+        """It was not accepted after all."""
+        self.live.pop(job.id, None)
+
     def forget(self, job_id: str) -> None:
         """The job is deleted."""
         self._finished.pop(job_id, None)

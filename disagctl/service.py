@@ -73,7 +73,7 @@ class Service(Protocol):
         """The models of the spec, in order; the first is the default."""
 
     async def submit(self, job: NewJob) -> JobView:
-        """Make it durable, then queue it. The view is returned only after the rows are fsynced.
+        """Make it durable and queue it. The view is returned only after the rows are fsynced.
 
         The same idempotency key and fingerprint returns the earlier job. Raises QueueFull, StorageFull,
         IdempotencyConflict, Stopping.

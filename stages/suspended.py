@@ -11,7 +11,7 @@ from stages.models.base import Job, Suspendable
 from stages.parcel import Parcel, ParcelError
 
 MOST_JOBS: Final = 2  # kept on the device; the one paused longest gives way, and resumes from its snapshot
-DEVICE_BYTES: Final = 1 << 30  # in all, of jobs kept on the device; what a job has there is about what its snapshot holds
+DEVICE_BYTES: Final = 1 << 30  # in all, of those jobs, which have about as much there as their snapshots hold
 SNAPSHOT_BYTES: Final = 4 << 30  # in all, of snapshots held by one worker
 
 

@@ -34,6 +34,7 @@ class Row(msgspec.Struct):
 
     id: str
     priority: int
+    early: bool = False
     patience_s: float = 10.0
     state: str = "open"
     code: str = ""
@@ -132,6 +133,7 @@ class Head:
         self.events: Tally[str] = Tally()
         self._counters: dict[str, Counter] = {}
         self._outgoing: dict[str, list[HeadMessage | AgentOrder]] = {}
+        self._begun: set[str] = set()  # before their rows were durable
         self._put_off: list[tuple[str, bytes]] = []
         self.engine.restart(store.incarnation, world.nodes)
         rows = [row for row in store.rows.values() if row.state == "open"]
@@ -155,16 +157,25 @@ class Head:
         )
 
     def accept(self, row: Row, accepted: Callable[[], None]) -> None:
+        """Every second one as those with an Idempotency-Key, the others are dispatched while their row is written."""
+
         def change() -> None:
             self.store.rows.setdefault(row.id, row)
 
         def then() -> None:
             accepted()
-            if row.id not in self.ledger.requests and row.state == "open":
-                self.ledger.submit(self.request(row))
-                self.engine.act()
+            if row.id not in self._begun:
+                self._submit(row)
 
+        if row.early and row.id not in self.store.rows and row.id not in self._begun:
+            self._begun.add(row.id)
+            self._submit(row)
         self.store.write(self, change, then)
+
+    def _submit(self, row: Row) -> None:
+        if row.id not in self.ledger.requests and row.state == "open":
+            self.ledger.submit(self.request(row))
+            self.engine.act()
 
     def cancel(self, item: str) -> None:
         self.ledger.cancel(item)
@@ -254,11 +265,10 @@ class Head:
             self.engine.act()
             self.turn_over()
             return
-        row = self.store.rows[item]
 
         def change() -> None:
             self.store.finish(item, "succeeded", "", effect.attempts, ())
-            row.content = content
+            self.store.rows[item].content = content
 
         self.store.write(self, change, lambda: self._published(item))
 
@@ -273,7 +283,7 @@ class Head:
         self.store.write(self, change, lambda: None)
 
     def progress(self, request: str) -> None:
-        assert request in self.store.rows
+        assert request in self.store.rows or self.ledger.requests[request].submitted_s > self.born_s
 
     def event(self, kind: str, why: str) -> None:
         self.events[kind] += 1

@@ -104,7 +104,7 @@ class World:
         kind = rng.choices(("good", "poison", "bad", "flaky"), (20, 1, 1, 2))[0]
         fails_in = rng.choice(self.stages) if kind != "good" else ""
         self.natures[item] = Nature(kind, fails_in, rng.random() < 0.5)
-        row = Row(item, rng.choice((0, 0, 0, 5)), rng.choice((2.0, 5.0, 40.0)))
+        row = Row(item, rng.choice((0, 0, 0, 5)), len(self.natures) % 2 == 0, rng.choice((2.0, 5.0, 40.0)))
         answered: list[bool] = []
 
         def post() -> None:

@@ -59,6 +59,8 @@ def test_refused_while_full_and_kept_until_there_is_room(small_disk: Path) -> No
             running.until(lambda s: s.stages[-1].ready == 1)
             refused = httpx.post(f"{running.url}/v1/images/generations", json=body, timeout=30.0)
             assert refused.status_code == 507
+            status = client.get("/admin/v1/status").json()
+            assert status["requests"]["queued"] + status["requests"]["running"] <= 1, "what was refused is not there"
             waits = client.get(f"/admin/v1/requests/{job}", params={"wait_s": 3}).json()
             assert waits["status"] != "succeeded", "computed or not, it is not done before it is stored"
             assert client.get("/admin/v1/status").status_code == 200
