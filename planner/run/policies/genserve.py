@@ -5,7 +5,8 @@ or fewer GPUs, batches, and decides all of it together by dynamic programming ov
 no more than that; how it is done here is ours:
 
 1. *Admission.* Whom to be on time for: by deadline, as long as the GPU-seconds fit before each deadline; where they do not, the
-   request with the most left to do is given up (Moore, Management Science 15, 1968, on a machine as fast as all GPUs).
+   request with the most left to do is given up (Moore, Management Science 15, 1968, on a machine as fast as seven tenths of all
+   GPUs: what wider groups waste, and GPUs that no group is made of, cannot be promised to anybody; docs/decisions/0077).
 2. *Value.* The chance to be on time after the next moments, for each number of GPUs a request may have during them: its
    tightness is the least time that it still takes over the time that it has.
 3. *Choice.* The multiple-choice knapsack (:mod:`planner.run.policies.knapsack`) over all GPUs: each running request keeps,
@@ -26,6 +27,7 @@ LEAST_S: Final = 1.0  # looked ahead at least, and at most
 MOST_S: Final = 4.0
 GIVEN_UP: Final = 0.02  # what progress of those that will be late is worth, compared with being on time
 KEEP: Final = 0.004  # a change must be worth more than this
+RELIED_ON: Final = 0.7  # of all GPU-seconds, the share that promises are made of
 WIDEST: Final = 128  # waiting requests that the choice is about, at most
 
 
@@ -58,7 +60,7 @@ class GenServe(Joint):
             work = self.outlook.least_work_s(job, floor)
             if work is not None and job.deadline_s is not None:
                 rows.append((job.deadline_s, work, job.request))
-        return admit(rows, floor.gpus, now)
+        return admit(rows, RELIED_ON * floor.gpus, now)
 
     def _waiting(self, view: View, floor: Floor, admitted: set[str]) -> list[list[Job]]:
         """Jobs that wait, those of one batch key together. Of those that will be late no more than there are GPUs."""
@@ -69,7 +71,7 @@ class GenServe(Joint):
         return [[job] for job in late[: floor.gpus]] + by_key(into[:WIDEST], batch=self.config.batch)
 
 
-def admit(rows: list[tuple[float, float, str]], gpus: int, now: float) -> set[str]:
+def admit(rows: list[tuple[float, float, str]], gpus: float, now: float) -> set[str]:
     """Whom to be on time for. ``rows``: (deadline, GPU-seconds, name)."""
     kept: list[tuple[float, str]] = []  # a heap of (-work, name)
     total = 0.0
