@@ -65,6 +65,7 @@ def rented_config(
         max_usd_total=spec.budget.max_usd_total,
         workload=made.request.workload if made.request is not None else None,
         fits=known.fits if known is not None and not off else None,
+        together=known.together if known is not None and not off else {},
         seating=seating or made.seating,
     )
     return config, known.seconds if known is not None else _nothing, off
