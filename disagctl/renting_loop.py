@@ -67,6 +67,7 @@ def rented_config(
         fits=known.fits if known is not None and not off else None,
         together=known.together if known is not None and not off else {},
         seating=seating or made.seating,
+        rented=made.seating if spec.policy.dispatching.places else None,
     )
     return config, known.seconds if known is not None else _nothing, off
 

@@ -29,7 +29,7 @@ class PolicyConfig(msgspec.Struct, frozen=True):
     expected until requests arrive. ``placed``: the dispatch policy says who changes roles (:meth:`Policy.place`), and the loop
     itself only lays out what is new: machines, bounds, pins. ``fits``: None: anything runs anywhere. ``together``: by type of
     GPU, what one may hold at a time by the dispatch policy's orders, which may be more than ``fits`` has together. ``seating``:
-    what the machines were rented for.
+    what each of the machines is for, at first, and ``rented`` what they were rented for; None: just that.
     """
 
     roles: tuple[RoleBounds, ...]
@@ -48,3 +48,4 @@ class PolicyConfig(msgspec.Struct, frozen=True):
     fits: Fits | None = None
     together: Mapping[str, Together] = {}
     seating: Seating | None = None
+    rented: Seating | None = None

@@ -253,9 +253,13 @@ class Policy:
         """The bundles that the machines were planned for."""
         if self._nodes.plan is not None:
             return seating_of(self._nodes.plan).shared
-        return self.config.seating.shared if self.config.seating is not None else {}
+        rented = self.config.rented or self.config.seating
+        return rented.shared if rented is not None else {}
 
     def _bundles(self) -> tuple[object, ...]:
+        """What a new plan may change on the same machines: nothing where the dispatch policy says what is together."""
+        if self.config.placed:
+            return ()
         return tuple((name, tuple(bundles.items())) for name, bundles in self._shared().items())
 
     # --- roles, by the dispatch policy's orders ---

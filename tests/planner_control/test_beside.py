@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.domain import RequestClass, Role, Shape, Workload
+from planner.domain import Offer, RequestClass, Role, Shape, Workload
+from planner.plan import NodeCount, Plan, Row, SolverReport
 from planner.run.config import PolicyConfig, RoleBounds
-from planner.run.decisions import SetCounts
+from planner.run.decisions import Decision, SetCounts
 from planner.run.effects import LoadRole
 from planner.run.fleet import Bundle, NodeRoom, Seat, SlotPlan, by_worth, lay_out
 from planner.run.observe import Observer, RoleState, Room
@@ -96,7 +97,9 @@ def test_a_seating_follows_one_gpu() -> None:
 class Fleet:
     """GPUs and what they hold; granted steps are done at once. Nobody loads for longer than the cooldown."""
 
-    def __init__(self, held: list[tuple[str, Roles]], bounds: dict[Role, RoleBounds] | None = None) -> None:
+    def __init__(
+        self, held: list[tuple[str, Roles]], bounds: dict[Role, RoleBounds] | None = None, rented: Seating | None = None
+    ) -> None:
         self.held, self.now, self.pinned = list(held), 0.0, dict[Role, int]()
         self.bounds = {role: (bounds or {}).get(role, RoleBounds(role)) for role in ROLES}
         alone: dict[str, dict[Role, int]] = {}
@@ -109,13 +112,17 @@ class Fleet:
                 shared.setdefault(kind, {})[some] = shared.get(kind, {}).get(some, 0) + 1
         kinds = Counter(kind for kind, _ in held)
         config = PolicyConfig(
-            tuple(self.bounds.values()), load_s=dict.fromkeys(ROLES, 200.0), placed=True, seating=Seating(alone, shared),
+            tuple(self.bounds.values()), load_s=dict.fromkeys(ROLES, 200.0), placed=True,
+            seating=Seating(alone, shared), rented=rented,
             fits={name: card.sets for name, card in CARDS.items()}, together=CARDS,
             workload=Workload((RequestClass("a", SHAPE, 0.01), RequestClass("b", SHAPE, 0.01))),
         )  # fmt: skip
         self.policy = Policy(config, lambda role, gpu, shape: 1.0)
-        rooms = tuple(Room(kind, count) for kind, count in kinds.items())
-        assert self.policy.decide(Observer().take(self.states(), rooms), self.now) == (), "it stands as it is"
+        self.rooms = tuple(Room(kind, count) for kind, count in kinds.items())
+        assert self.tick() == (), "it stands as it is"
+
+    def tick(self) -> tuple[Decision, ...]:
+        return self.policy.decide(Observer().take(self.states(), self.rooms), self.now)
 
     @property
     def counts(self) -> Counter[Role]:
@@ -188,6 +195,22 @@ def test_neither_the_last_nor_more_than_bounds_and_pins_say() -> None:
     made.pinned = {B_DECODE: 2}
     assert made.order(4, order(B_ENCODE, B_DECODE)) == "b.decode has no worker to spare"
     assert made.order(2, order(B_DECODE)) == "b.decode has all the workers that it may have"
+
+
+def test_what_was_ordered_outlives_the_head_and_another_plan_for_the_same_machines() -> None:
+    alone = [("H100", frozenset({role})) for role in ROLES[1:]]
+    held = [*alone, ("H100", frozenset({A_DENOISE, A_DECODE})), ("L4", frozenset({A_ENCODE}))]
+    made = Fleet(held, rented=Seating({"H100": {A_DENOISE: 2, **dict.fromkeys(ROLES[2:], 1)}, "L4": {A_ENCODE: 1}}))
+    offer = Offer("cloud", "east", "big", "H100", 6, False, 4.0)
+    row = Row("a", "denoise+decode", offer, 3, 3, 1, 2.0, 0.5, 4.0, "measured", ())
+    made.policy._nodes.plan = Plan(
+        4.0, 1.0, 1.0, 1.0, (row,), (NodeCount(offer, 1, 4.0),), SolverReport("optimal", 0.0, 0.1)
+    )
+    made.now += 5.0
+    assert made.tick() == ()
+    made.pinned = {A_DECODE: 1}
+    seen = Observer().take(made.states(), made.rooms, pinned=made.pinned)
+    assert [one.why.code for one in made.policy.decide(seen, made.now + 5.0)] == ["room"], "but a pin is obeyed"
 
 
 @settings(max_examples=150, deadline=None)
