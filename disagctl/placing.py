@@ -67,7 +67,18 @@ class Placing:
         for plan in roster.unfilled():
             unfilled[f"{plan.node}.gpu{plan.gpu}"].append(plan.role)
         more, fewer = self._policy.leeway(roster.wanted, self._pins())
-        return [(self._card(name, some, unfilled.get(name, ()), more, fewer), some) for name, some in groups.items()]
+        more = frozenset(role for role in more if not self._wide(role))
+        kinds = {worker.node: roster.accelerator(worker.node) for worker in roster.workers.values()}
+        able = {kind: self._able(more, kind) for kind in set(kinds.values())}
+        return [
+            (self._card(name, some, unfilled.get(name, ()), able[kinds[some[0].node]], fewer), some)
+            for name, some in groups.items()
+        ]
+
+    def _able(self, more: frozenset[Role], kind: str) -> frozenset[Role]:
+        """Those that may be on a GPU of the type at all."""
+        together = self._policy.together(kind)
+        return frozenset(role for role in more if together is None or together.holds(frozenset((role,))))
 
     def _place_of(self, worker: WorkerState) -> str:
         """Names the GPU; where GPUs may be crowded anyway, or there are none, the worker's own place."""
@@ -79,9 +90,10 @@ class Placing:
         name: str,
         some: Sequence[WorkerState],
         unfilled: Sequence[Role],
-        more: frozenset[Role],
+        able: frozenset[Role],
         fewer: frozenset[Role],
     ) -> Card:
+        """``able``: what may come to such a GPU; ``fewer``: what may go, by bounds and pins."""
         engine = self._engine
         staying = [w for w in some if not w.doomed and w.id not in engine.roster.draining and w.role is not None]
         steady = {w.role for w in staying if w.role is not None and engine.ledger.takes(w.id) == w.role}
@@ -90,10 +102,8 @@ class Placing:
         settled = len(steady) == len(roles) == len(some) and not unfilled and not engine.ledger.holding
         if not settled or any(self._wide(role) for role in roles):
             return Card(name, roles, roles - steady, together=together)
-        able = frozenset(role for role in more if together is None or together.holds(frozenset((role,))))
         idle = frozenset(w.role for w in some if w.role is not None and not engine.ledger.workers[w.id].leases)
-        open_to = frozenset(role for role in able - roles if not self._wide(role))
-        return Card(name, roles, NOTHING, open_to, idle & fewer, together)
+        return Card(name, roles, NOTHING, able - roles, idle & fewer, together)
 
     def _wide(self, role: Role) -> bool:
         """Whether its workers have several GPUs: what they share with others is the plan's to say."""
