@@ -14,15 +14,15 @@ from planner.run.seating import Seating
 from tests.integration.harness import Service, service
 from tests.integration.test_placement import denoisers, placements, settled
 
-SEEDS = range(8)
+SEEDS = range(12)
 CATALOG = """cloud,region,instance_type,accelerator,count,price,spot_price,max_nodes
 slurm,here,node,H100,4,10,,1
 """
 STAGES = """
-      denoise: {seconds_per_step: 0.1, out_bytes: 100000, load_s: 0.2, weights_gib: 20}
+      denoise: {seconds_per_step: 0.1, out_bytes: 100000, load_s: 0.2, weights_gib: 40}
       decode: {seconds: 0.01, artifact_bytes: 100000, load_s: 0.2, weights_gib: 10}
 """
-GIB = {"denoise": 20, "decode": 10}
+GIB = {"denoise": 40, "decode": 10}
 SPEC = f"""
 name: beside
 models:
@@ -63,7 +63,7 @@ def shifted(running: Service) -> dict[int, bytes]:
     """Pictures of the model that has little to do, many at once."""
     running.until(settled)
     with running.under_way(SEEDS, "shifted", model="second", num_inference_steps=10) as pictures:
-        running.until(lambda status: denoisers(status)["second"] > 1)
+        running.until(lambda status: denoisers(status)["second"] == 3)
         return pictures.result()
 
 
@@ -96,14 +96,25 @@ def test_a_stage_that_waits_gets_a_process_beside_another(running: Service, shif
 
 
 def test_a_new_head_goes_on_with_processes_as_they_were_placed(running: Service, shifted: dict[int, bytes]) -> None:
-    before = running.until(settled)
-    assert max(map(len, gpus(before).values())) > 1
-    with running.under_way(SEEDS, "back", model="first", num_inference_steps=10) as pictures:
+    before = running.until(lambda status: settled(status) and denoisers(status)["second"] == 3)
+    with running.under_way(SEEDS, "again", model="second", num_inference_steps=10) as pictures:
         running.kill_head()
         running.up()
+        assert pictures.result() == shifted
+    after = running.until(settled)
+    assert roles(after) == roles(before), "the same processes in the same roles"
+    assert after.requests.succeeded == before.requests.succeeded + len(SEEDS)
+
+
+def test_where_two_would_not_fit_one_that_shares_its_gpu_changes(running: Service, shifted: dict[int, bytes]) -> None:
+    before = running.until(settled)
+    with running.under_way(SEEDS, "back", model="first", num_inference_steps=10) as pictures:
+        running.until(lambda status: denoisers(status) == {"first": 3, "second": 1})
         assert pictures.result() == shifted, "the two models make the same pictures"
     after = running.until(settled)
-    assert roles(before).items() <= roles(after).items(), (
-        "the same processes in the same roles, and perhaps others besides"
-    )
+    assert {worker.pid for worker in after.workers} == {worker.pid for worker in before.workers}
+    assert any("first.denoise instead of second.denoise" in why for why in placements(after))
+    held = gpus(after)
+    assert any("first.denoise" in some and len(some) > 1 for some in held.values())
+    assert all(sum(GIB[one.partition(".")[2]] for one in some) <= 80 for some in held.values())
     assert after.requests.succeeded == before.requests.succeeded + len(SEEDS)

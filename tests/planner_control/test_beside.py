@@ -291,3 +291,60 @@ def test_the_worker_that_leaves_is_the_one_that_goes(gpu: int) -> None:
     before = by_worth([one for pair in pairs for one in pair])
     plans = lay_out({A_DENOISE: 2, A_DECODE: 1}, [NODE], before, shares, {((A_DENOISE, A_DECODE), "H100"): 1})
     assert plans == [one.plan for pair in pairs for one in pair if not one.leaving]
+
+
+NODES = (NodeRoom("h", (0, 1, 2), "H100"), NodeRoom("k", (0, 1), "H100"), NodeRoom("l", (0, 1), "L4"))
+PLACES = [(one, gpu) for one in NODES for gpu in one.gpus]
+
+
+def plans_of(held: list[Roles]) -> list[SlotPlan]:
+    """Each role of each GPU in a slot."""
+    return [
+        SlotPlan(node.node, f"gpu{gpu}-{n}" if n else f"gpu{gpu}", role, gpu)
+        for (node, gpu), roles in zip(PLACES, held, strict=True)
+        for n, role in enumerate(sorted(roles, key=str))
+    ]
+
+
+def laid_out(held: list[Roles], before: list[SlotPlan]) -> list[SlotPlan]:
+    """With the counts, shares and bundles of GPUs that hold these."""
+    shares: Counter[tuple[Role, str]] = Counter()
+    bundles: Counter[tuple[Bundle, str]] = Counter()
+    for (node, _), roles in zip(PLACES, held, strict=True):
+        shares.update((role, node.accelerator) for role in roles)
+        if len(roles) > 1:
+            bundles[tuple(role for role in ROLES if role in roles), node.accelerator] += 1
+    wanted = Counter(role for roles in held for role in roles)
+    return lay_out(wanted, NODES, before, shares, bundles)
+
+
+HELD = st.lists(st.frozensets(st.sampled_from(ROLES[:4]), min_size=1, max_size=3), min_size=7, max_size=7)
+
+
+@settings(max_examples=200, deadline=None)
+@given(held=HELD, data=st.data())
+def test_what_stands_is_left_as_it_is_in_whatever_order_it_is_worth(held: list[Roles], data: st.DataObject) -> None:
+    before = plans_of(held)
+    assert laid_out(held, data.draw(st.permutations(before))) == before
+
+
+@settings(max_examples=200, deadline=None)
+@given(held=HELD, gpu=st.integers(0, 6), role=st.sampled_from(ROLES[:4]), data=st.data())
+def test_one_step_changes_one_gpu(held: list[Roles], gpu: int, role: Role, data: st.DataObject) -> None:
+    drop = data.draw(st.lists(st.sampled_from(sorted(held[gpu], key=str)), unique=True, max_size=2))
+    step = step_of(order(role, *drop), held[gpu])
+    if step is None:
+        return
+    node, index = PLACES[gpu]
+    before = data.draw(st.permutations(plans_of(held)))
+    mine = {plan.role: plan for plan in before if (plan.node, plan.gpu) == (node.node, index)}
+    others = [plan for plan in before if plan not in mine.values()]
+    if step.turns is not None:  # as the head has them by then: who changes has its new role, and who ends comes last
+        gone = mine.pop(step.turns)
+        mine[role] = SlotPlan(gone.node, gone.slot, role, index)
+    elif not step.ends:
+        mine[role] = SlotPlan(node.node, f"gpu{index}-9", role, index)
+    stay = [plan for one, plan in mine.items() if one not in step.ends]
+    after = [*held[:gpu], step.after, *held[gpu + 1 :]]
+    found = laid_out(after, [*others, *stay, *(mine[one] for one in step.ends)])
+    assert set(found) == {*others, *stay}
