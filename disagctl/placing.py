@@ -7,6 +7,7 @@ machines several may share one, and are shown as one; elsewhere each place for a
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from disagctl.engine import Engine
 from disagctl.load_watch import LoadWatch
@@ -23,7 +24,7 @@ from stages import protocol as wire
 log = logging.getLogger(__name__)
 
 Pins = Callable[[], Mapping[Role, int]]
-NOTHING: frozenset[Role] = frozenset()
+NOTHING: Final[frozenset[Role]] = frozenset()
 
 
 class Placing:
@@ -106,9 +107,9 @@ class Placing:
         return Card(name, roles, NOTHING, able - roles, idle & fewer, together)
 
     def _wide(self, role: Role) -> bool:
-        """Whether its workers have several GPUs: what they share with others is the plan's to say."""
+        """Whether its workers have several GPUs that others could share: who is there is the plan's to say."""
         source = self._engine.sources.get(role)
-        return source is not None and source.ranks > 1
+        return self._engine.roster.bundles is not None and source is not None and source.ranks > 1
 
     # --- what is done -----------------------------------------------------------------------------------------
 

@@ -220,9 +220,8 @@ def _chosen(
             last[seat.node, seat.gpu] = rank
     left = dict(wanted)
     chosen: dict[tuple[str, int], Bundle] = {}
-    for (bundle, kind), count in sorted(
-        bundles.items(), key=lambda row: -len(row[0][0])
-    ):  # what holds more holds part of it
+    rows = sorted(bundles.items(), key=lambda row: -len(row[0][0]))  # who holds more holds what is part of it, too
+    for (bundle, kind), count in rows:
         for _ in range(count):
             free = [room for room, own in kinds.items() if own == kind and room not in chosen]
             roles = tuple(role for role in bundle if left.get(role, 0) > 0)

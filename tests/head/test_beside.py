@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from disagctl.controller import Controller, OneMachine, decode_counts, decode_seating
 from disagctl.dispatching import dispatch_policy
@@ -16,7 +17,7 @@ from planner.run.orders import DispatchConfig, Load, Order, View
 from planner.run.policy import Policy
 from planner.run.seating import Fits, Seating
 from stages import protocol as wire
-from tests.engine.bench import DECODE, DENOISE, ENCODE, Bench
+from tests.engine.bench import DECODE, DENOISE, ENCODE, SOURCE, Bench
 
 ROLES = (ENCODE, DENOISE, DECODE)
 SHAPE = Shape(64, 64, 1, 4)
@@ -156,6 +157,16 @@ async def test_a_view_shows_gpus_and_what_may_come_beside() -> None:
     assert not both[0].coming
 
 
+async def test_who_has_several_gpus_of_its_own_is_left_to_the_plan() -> None:
+    service = Service()
+    await service.up()
+    service.bench.engine.sources[DENOISE] = replace(SOURCE, ranks=2)
+    cards = service.controller.placing.cards()
+    assert not cards["n1.gpu1.1"].open_to
+    assert not cards["n1.gpu1.1"].loose
+    assert cards["n1.gpu2.1"].open_to == {ENCODE}, "and no such worker is put beside another"
+
+
 async def test_one_of_two_changes_its_role_and_the_other_goes_on() -> None:
     service = Service(Seating({"H100": {ENCODE: 1, DENOISE: 1, DECODE: 1}}, {"H100": {(DENOISE, DECODE): 1}}))
     await service.up()
@@ -165,7 +176,7 @@ async def test_one_of_two_changes_its_role_and_the_other_goes_on() -> None:
     decoder = next(slot for slot in (pair, f"{pair}-1") if before[slot] == DECODE)
     await service.order(other, ENCODE, DECODE)
     assert service.placed == [], "the spec has no encoder beside a denoiser"
-    await service.order(other, ENCODE, DENOISE)
+    await service.order(decoder, ENCODE, DENOISE)  # by its neighbour's name
     assert service.wished == before | {other: ENCODE}
     assert [worker.slot for worker in service.bench.roster.workers.values() if worker.phase == "switching"] == [other]
     assert service.bench.ledger.takes(f"n1.{decoder}.1") == DECODE
