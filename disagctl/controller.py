@@ -114,6 +114,7 @@ class Controller:
         seen = self.watch.observer.take(roles, self._rooms(), self.nodes.counts(), self.pins, self.nodes.spend())
         for decision in self.policy.decide(seen, now):
             self._perform(decision)
+        self._placed(self.placing.withdraw(now))
         self._tick_s = time.perf_counter() - begin
         self._spent_s += self._tick_s
 
@@ -156,9 +157,11 @@ class Controller:
         asyncio.get_running_loop().call_soon(self._place, asked)
 
     def _place(self, asked: LoadRole) -> None:
-        found = self.placing.grant(asked, self._engine.clock())
-        if found is not None:
-            told, decision = found
+        self._placed(self.placing.grant(asked, self._engine.clock()))
+
+    def _placed(self, done: tuple[str, SetCounts] | None) -> None:
+        if done is not None:
+            told, decision = done
             self._say("placement", told)
             self._perform(decision)
 

@@ -15,7 +15,7 @@ from disagctl.roster import WorkerState
 from planner.domain import Role
 from planner.run.decisions import SetCounts
 from planner.run.effects import LoadRole
-from planner.run.fleet import SlotPlan
+from planner.run.fleet import UNKNOWN, SlotPlan
 from planner.run.orders import Card
 from planner.run.placing import Step, step_of
 from planner.run.policy import Policy
@@ -33,6 +33,7 @@ class Placing:
     def __init__(self, watch: LoadWatch, policy: Policy, pins: Pins) -> None:
         self._watch, self._policy, self._pins = watch, policy, pins
         self._engine: Engine = watch.engine
+        self._ordered: dict[tuple[str, str], frozenset[Role]] = {}  # place → what was to be on its GPU, until it is
 
     def cards(self) -> dict[str, Card]:
         """Of every worker the GPU that it is on. Nothing may be loaded while an earlier head's nodes have yet to report."""
@@ -56,6 +57,32 @@ class Placing:
             return None
         return self._begin(asked, step, some, now), granted
 
+    def withdraw(self, now: float) -> tuple[str, SetCounts] | None:
+        """End the first worker that was ordered beside others and cannot load: its GPU has less room than was thought, or it
+        would fail anywhere. Others of its role, and the others there, go on."""
+        for card, some in self._all() if self._ordered else ():
+            for worker in some:
+                asked_for = self._ordered.get((worker.node, worker.slot))
+                if asked_for is None or worker.role is None or worker.id in self._engine.roster.draining:
+                    continue
+                if self._engine.ledger.takes(worker.id) == worker.role:
+                    del self._ordered[worker.node, worker.slot]
+                elif _failed(worker) and asked_for == card.roles:
+                    return self._give_up(worker, card, now)
+        return None
+
+    def _give_up(self, worker: WorkerState, card: Card, now: float) -> tuple[str, SetCounts] | None:
+        role, why = worker.role or UNKNOWN, worker.why
+        del self._ordered[worker.node, worker.slot]
+        if role not in self._policy.leeway(self._engine.roster.wanted, self._pins())[1]:
+            return None
+        kind = self._engine.roster.accelerator(worker.node)
+        found = self._policy.withdraw(role, kind, card.roles, self._watch.roles(), now)
+        if isinstance(found, str):
+            return None
+        self._end(worker, now)
+        return f"{worker.id} ends: {role} does not come up beside the others: {why}", found
+
     # --- what is shown ----------------------------------------------------------------------------------------
 
     def _all(self) -> list[tuple[Card, list[WorkerState]]]:
@@ -78,7 +105,7 @@ class Placing:
 
     def _able(self, more: frozenset[Role], kind: str) -> frozenset[Role]:
         """Those that may be on a GPU of the type at all."""
-        together = self._policy.together(kind)
+        together = self._policy.beside.on(kind)
         return frozenset(role for role in more if together is None or together.holds(frozenset((role,))))
 
     def _place_of(self, worker: WorkerState) -> str:
@@ -99,7 +126,7 @@ class Placing:
         staying = [w for w in some if not w.doomed and w.id not in engine.roster.draining and w.role is not None]
         steady = {w.role for w in staying if w.role is not None and engine.ledger.takes(w.id) == w.role}
         roles = frozenset({w.role for w in staying if w.role is not None} | set(unfilled))
-        together = self._policy.together(engine.roster.accelerator(some[0].node))
+        together = self._policy.beside.on(engine.roster.accelerator(some[0].node))
         settled = len(steady) == len(roles) == len(some) and not unfilled and not engine.ledger.holding
         if not settled or any(self._wide(role) for role in roles):
             return Card(name, roles, roles - steady, together=together)
@@ -125,8 +152,10 @@ class Placing:
             worker = by_role[step.turns]
             self._engine.become(worker, asked.role, now)
             worker.why = asked.why
+            self._note(worker.node, worker.slot, step.after)
             return f"{worker.id}: {asked.role} instead of {step.turns}: {asked.why}"
         plan = self._seat(some[0], asked.role)
+        self._note(plan.node, plan.slot, step.after)
         beside = " and ".join(str(role) for role in sorted(step.before, key=str))
         return f"{plan.node}.{plan.slot}: {asked.role} beside {beside}: {asked.why}"
 
@@ -141,8 +170,21 @@ class Placing:
         roster.plans = [*roster.plans, plan]
         return plan
 
+    def _note(self, node: str, slot: str, together: frozenset[Role]) -> None:
+        """Remember what was ordered until it has come up; one place more than there are is none of ours any more."""
+        planned = {(plan.node, plan.slot) for plan in self._engine.roster.plans}
+        self._ordered = {place: roles for place, roles in self._ordered.items() if place in planned}
+        if len(together) > 1:
+            self._ordered[node, slot] = together
+
     def _end(self, worker: WorkerState, now: float) -> None:
         """Have it finish and end, so that no other of its role is taken for it."""
+        worker.retry_role_s = None
         self._engine.roster.draining[worker.id] = now
         self._engine.ledger.worker_draining(worker.id)
         self._engine.sender.send(worker.id, wire.Drain())
+
+
+def _failed(worker: WorkerState) -> bool:
+    """Whether it could not load its role, and waits until it is told to try again."""
+    return worker.phase == "starting" and (worker.fatal or worker.retry_role_s is not None)

@@ -4,17 +4,25 @@ A GPU holds workers of one role each. An order (:class:`planner.run.effects.Load
 what no longer. What comes must not meet what goes in the GPU's memory: one that goes takes the new role, others end first.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from planner.domain import Role
-from planner.run.config import RoleBounds
+from planner.run.config import PolicyConfig, RoleBounds
 from planner.run.delays import Delays
 from planner.run.effects import LoadRole
 from planner.run.observe import RoleState
 from planner.run.seating import Together
+
+Roles = frozenset[Role]
+States = Sequence[RoleState]
+
+MOST_FAILED: Final = 16  # sets of roles that did not come up, remembered of a type of GPU
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -30,6 +38,26 @@ class Step(msgspec.Struct, frozen=True):
     def loads(self) -> bool:
         """Whether weights are loaded."""
         return not self.ends
+
+
+class Beside:
+    """What may be together on a type of GPU, by what is known and by what was tried."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._config = config
+        self._failed: dict[str, deque[frozenset[Role]]] = {}
+
+    def on(self, accelerator: str) -> Together | None:
+        """None: anything, but one role."""
+        if self._config.fits is None:
+            return None
+        sets = self._config.fits.get(accelerator, frozenset())
+        known, failed = self._config.together.get(accelerator) or Together(sets), self._failed.get(accelerator, ())
+        return replace(known, failed=tuple(failed)) if failed else known
+
+    def failed(self, accelerator: str, roles: frozenset[Role]) -> None:
+        """They did not come up together: not again, until it is one of many."""
+        self._failed.setdefault(accelerator, deque(maxlen=MOST_FAILED)).append(roles)
 
 
 def step_of(asked: LoadRole, held: frozenset[Role]) -> Step | None:

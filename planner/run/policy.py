@@ -4,7 +4,7 @@ On a change of the work that requests bring, the predictor sets every stage's co
 feedback moves one stage at a time. Roles change in seconds, nodes in minutes; the two are decided apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -22,11 +22,11 @@ from planner.run.fleet import Bundle
 from planner.run.fleetplan import ENOUGH, NodePlanner
 from planner.run.load import WorkModel
 from planner.run.memory import Memory
-from planner.run.observe import Observation, RoleState
-from planner.run.placing import fewer, more, refusal, step_of, step_s
+from planner.run.observe import Observation
+from planner.run.placing import Beside, Roles, States, Step, fewer, more, refusal, step_of, step_s
 from planner.run.rent import seating_of
 from planner.run.rule import PublishedRule
-from planner.run.seating import Seating, Together
+from planner.run.seating import Seating
 from planner.run.timings import Timings
 
 GAIN: Final = 1.08  # a prediction must promise this much more throughput to be worth moving workers
@@ -68,6 +68,7 @@ class Policy:
         self._limits: tuple[object, ...] | None = None
         self._changed: list[Role] = []
         self._cooldown = Cooldown(config.interval_s)
+        self.beside = Beside(config)
         self._drift_s: float | None = None
         self._cover = 0.0
         self._resumed = False  # an earlier head's policy has laid out what is there
@@ -274,20 +275,8 @@ class Policy:
         bounds = self._present_bounds(pinned)
         return more(bounds, wanted), fewer(bounds, wanted)
 
-    def together(self, accelerator: str) -> Together | None:
-        """What a GPU of this type may hold at a time; None: anything, but one role."""
-        if self.config.fits is None:
-            return None
-        return self.config.together.get(accelerator) or Together(self.config.fits.get(accelerator, frozenset()))
-
     def place(
-        self,
-        asked: LoadRole,
-        accelerator: str,
-        held: frozenset[Role],
-        states: Sequence[RoleState],
-        pinned: Mapping[Role, int],
-        now: float,
+        self, asked: LoadRole, kind: str, held: Roles, states: States, pinned: Mapping[Role, int], now: float
     ) -> SetCounts | str:
         """The counts with which a GPU of this type, that holds these roles, changes as asked (:func:`.placing.step_of`); or why
         it must not, or not now.
@@ -299,18 +288,25 @@ class Policy:
             return "the order does not suit the GPU"
         if not self._cooldown.over(now):
             return "the cooldown is not over"
-        why = refusal(asked, held, states, self._present_bounds(pinned), self.together(accelerator))
-        if why:
-            return why
+        why = refusal(asked, held, states, self._present_bounds(pinned), self.beside.on(kind))
+        return why or self._turn(step, kind, states, asked.why, now)
+
+    def withdraw(self, role: Role, kind: str, held: Roles, states: States, now: float) -> SetCounts | str:
+        """The counts without a worker that was ordered onto a GPU with these roles and did not come up: not there again."""
+        self.beside.failed(kind, held)
+        step = Step(held, held - {role}, frozenset({role}))
+        return self._turn(step, kind, states, f"{role} does not come up beside the others", now)
+
+    def _turn(self, step: Step, kind: str, states: States, why: str, now: float) -> SetCounts | str:
         wanted = {state.role: state.wanted for state in states}
-        seating = self._seating or (Seating({accelerator: wanted}) if self.config.fits is None else Seating())
-        target = seating.turned(accelerator, step.before, step.after, tuple(self._bounds))
+        seating = self._seating or (Seating({kind: wanted}) if self.config.fits is None else Seating())
+        target = seating.turned(kind, step.before, step.after, tuple(self._bounds))
         if target is None:
             return "no GPU was to hold what this one does"
         self._counts, self._drift_s = wanted, None
         seconds = step_s(step, self.delays, self.work.seconds)
         self._cooldown.moved(wanted, target.counts, seconds, int(step.loads), now)
-        return self._set(target, Reason("placement", asked.why))
+        return self._set(target, Reason("placement", why))
 
     # --- nodes ------------------------------------------------------------------------------------------------
 

@@ -19,12 +19,14 @@ class Together(msgspec.Struct, frozen=True):
     """What one GPU of a type may hold at a time: a worker, a process of its own, of each of some roles.
 
     ``sets``: the planner's (:data:`Fits`); any part of one may be there. ``needs_gib``: what a worker of a role takes at most,
-    its weights and the largest of the requests; absent: not known. ``usable_gib``: of the GPU; 0: not known.
+    its weights and the largest of the requests; absent: not known. ``usable_gib``: of the GPU; 0: not known. ``failed``:
+    what was tried and did not come up.
     """
 
     sets: frozenset[Bundle] = frozenset()
     needs_gib: Mapping[Role, float] = {}
     usable_gib: float = 0.0
+    failed: tuple[frozenset[Role], ...] = ()
 
     def holds(self, roles: AbstractSet[Role]) -> bool:
         """Whether all of them may be there."""
@@ -39,6 +41,8 @@ class Together(msgspec.Struct, frozen=True):
         strange = next((role for role in roles if (role,) not in self.sets), None)
         if strange is not None:
             return f"{strange} may not be on such a GPU"
+        if any(roles >= some for some in self.failed):
+            return "it was tried, and did not come up"
         if len(roles) < 2 or any(roles <= set(bundle) for bundle in self.sets):
             return ""
         unknown = next((role for role in roles if role not in self.needs_gib), None)

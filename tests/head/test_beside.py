@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from disagctl.controller import Controller, OneMachine, decode_counts, decode_seating
 from disagctl.dispatching import dispatch_policy
+from disagctl.engine import ROLE_RETRY_S
 from disagctl.load_watch import LoadWatch
 from disagctl.roster import Rented
 from planner.domain import Role, Shape
@@ -181,6 +182,33 @@ async def test_one_of_two_changes_its_role_and_the_other_goes_on() -> None:
     assert [worker.slot for worker in service.bench.roster.workers.values() if worker.phase == "switching"] == [other]
     assert service.bench.ledger.takes(f"n1.{decoder}.1") == DECODE
     assert not service.bench.roster.draining
+
+
+@pytest.mark.parametrize("fatal", [False, True])
+async def test_who_cannot_load_beside_others_ends_and_is_not_put_there_again(fatal: bool) -> None:
+    service = Service()
+    await service.up()
+    await service.order("gpu3", DECODE)
+    worker = "n1.gpu3-1.1"
+    service.bench.agent(*service.bench.roster.workers, worker)
+    service.bench.hear(worker, wire.Hello(wire.PROTOCOL_VERSION, worker, "n1", 1))
+    service.bench.hear(worker, wire.RoleFailed(DECODE, "out of memory", fatal))
+    await service.tick()
+    assert service.placed[1:] == [f"{worker} ends: {DECODE} does not come up beside the others: out of memory"]
+    assert service.wished == FIRST
+    assert service.bench.roster.wanted[DECODE] == 1
+    await service.tick(ROLE_RETRY_S + 1)
+    await service.rest()
+    assert sum(isinstance(one, wire.SetRole) for one in service.bench.sent[worker]) == 1, "it is not told to try again"
+    service.bench.hear(worker, wire.Drained())
+    service.bench.hear("n1", wire.AgentBeat(1, (wire.WorkerVitals(worker, "gpu3-1", 1, "exited", 0),)))
+    await service.order("gpu1", DECODE)
+    assert len(service.placed) == 2, "on no such GPU"
+    await service.order("gpu0", DECODE)
+    assert service.placed[2:] == ["n1.gpu0-1: m.decode beside m.encode: wanted"]
+    await service.starts("gpu0-1", DECODE)
+    await service.tick()
+    assert service.controller.placing._ordered == {}
 
 
 async def test_who_makes_room_ends_first_and_only_then_the_other_changes() -> None:
