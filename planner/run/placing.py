@@ -29,9 +29,9 @@ class Step(msgspec.Struct, frozen=True):
     """A GPU is to hold ``after`` instead of ``before``: workers of the roles ``ends`` end, or the one of ``turns`` takes the
     role that comes; neither: a worker is started for it."""
 
-    before: frozenset[Role]
-    after: frozenset[Role]
-    ends: frozenset[Role] = frozenset()
+    before: Roles
+    after: Roles
+    ends: Roles = frozenset()
     turns: Role | None = None
 
     @property
@@ -45,7 +45,7 @@ class Beside:
 
     def __init__(self, config: PolicyConfig) -> None:
         self._config = config
-        self._failed: dict[str, deque[frozenset[Role]]] = {}
+        self._failed: dict[str, deque[Roles]] = {}
 
     def on(self, accelerator: str) -> Together | None:
         """None: anything, but one role."""
@@ -55,12 +55,12 @@ class Beside:
         known, failed = self._config.together.get(accelerator) or Together(sets), self._failed.get(accelerator, ())
         return replace(known, failed=tuple(failed)) if failed else known
 
-    def failed(self, accelerator: str, roles: frozenset[Role]) -> None:
+    def failed(self, accelerator: str, roles: Roles) -> None:
         """They did not come up together: not again, until it is one of many."""
         self._failed.setdefault(accelerator, deque(maxlen=MOST_FAILED)).append(roles)
 
 
-def step_of(asked: LoadRole, held: frozenset[Role]) -> Step | None:
+def step_of(asked: LoadRole, held: Roles) -> Step | None:
     """What is done first on a GPU that holds these; None: the order does not suit it."""
     if asked.role in held or not held.issuperset(asked.drop):
         return None
@@ -70,12 +70,12 @@ def step_of(asked: LoadRole, held: frozenset[Role]) -> Step | None:
     return Step(held, held - set(asked.drop) | {asked.role}, turns=next(iter(asked.drop), None))
 
 
-def more(bounds: Mapping[Role, RoleBounds], wanted: Mapping[Role, int]) -> frozenset[Role]:
+def more(bounds: Mapping[Role, RoleBounds], wanted: Mapping[Role, int]) -> Roles:
     """Roles that may have one worker more."""
     return frozenset(role for role, bound in bounds.items() if bound.most is None or wanted.get(role, 0) < bound.most)
 
 
-def fewer(bounds: Mapping[Role, RoleBounds], wanted: Mapping[Role, int]) -> frozenset[Role]:
+def fewer(bounds: Mapping[Role, RoleBounds], wanted: Mapping[Role, int]) -> Roles:
     """Roles that may have one worker less: never the last."""
     return frozenset(role for role, bound in bounds.items() if wanted.get(role, 0) > max(bound.least, 1))
 

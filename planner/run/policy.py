@@ -284,7 +284,7 @@ class Policy:
         Moves that are ordered cost what the loop's own do: the same cooldown, and nothing while somebody loads or drains.
         """
         step = step_of(asked, held) if self.places else None
-        if step is None or not self._bounds.keys() >= {asked.role, *asked.drop}:
+        if step is None or not self._bounds.keys() >= held | {asked.role}:
             return "the order does not suit the GPU"
         if not self._cooldown.over(now):
             return "the cooldown is not over"
