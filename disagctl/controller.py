@@ -18,6 +18,7 @@ import msgspec
 
 from disagctl.errors import DisagctlError
 from disagctl.load_watch import LoadWatch
+from disagctl.placing import Placing
 from disagctl.views import LoopView
 from planner.domain import Role
 from planner.run.decisions import Decision, Reason, SetCounts, Solve, WishNodes
@@ -86,6 +87,7 @@ class Controller:
         self.decided: Counter[str] = Counter()
         self.last: Reason | None = None
         self._engine = watch.engine
+        self.placing = Placing(watch, policy, lambda: self.pins)
         self._say, self._save, self._ask = say, save, ask
         self._tasks: set[asyncio.Task[None]] = set()
         self._solving = False
@@ -112,6 +114,7 @@ class Controller:
         seen = self.watch.observer.take(roles, self._rooms(), self.nodes.counts(), self.pins, self.nodes.spend())
         for decision in self.policy.decide(seen, now):
             self._perform(decision)
+        self._placed(self.placing.withdraw(now))
         self._tick_s = time.perf_counter() - begin
         self._spent_s += self._tick_s
 
@@ -149,34 +152,18 @@ class Controller:
             return (msgspec.structs.replace(rooms[0], up=rooms[0].up + short), *rooms[1:])
         return rooms
 
-    # --- what a dispatch policy orders ---
-
-    def open_to(self, worker_id: str) -> frozenset[Role]:
-        """What a worker may become by a dispatch policy's order: nothing while an earlier head's nodes have yet to report."""
-        ledger, roster = self._engine.ledger, self._engine.roster
-        worker, role = roster.workers.get(worker_id), ledger.takes(worker_id)
-        if worker is None or role is None or role != worker.role or ledger.holding or roster.bundled(worker):
-            return frozenset()
-        return self.policy.open_to(role, roster.accelerator(worker.node), roster.wanted, self.pins)
-
     def ask(self, asked: LoadRole) -> None:
-        """Have a worker take another role, if it may: soon, for the engine is in the midst of its effects."""
+        """Carry out what a dispatch policy orders, if it may be: soon, for the engine is in the midst of its effects."""
         asyncio.get_running_loop().call_soon(self._place, asked)
 
     def _place(self, asked: LoadRole) -> None:
-        engine, now = self._engine, self._engine.clock()
-        worker, known = engine.roster.workers.get(asked.worker), engine.ledger.workers.get(asked.worker)
-        if worker is None or known is None or known.leases or engine.ledger.takes(asked.worker) != asked.drop:
-            return  # things have changed meanwhile: the policy is asked again
-        if asked.role not in self.open_to(asked.worker):
-            return
-        gpu = engine.roster.accelerator(worker.node)
-        found = self.policy.place(asked, gpu, self.watch.roles(), self.pins, now)
-        if found is not None:
-            self._say("placement", f"{worker.id}: {asked.role} instead of {asked.drop}: {asked.why}")
-            engine.become(worker, asked.role, now)  # this one, of all that have its role
-            worker.why = asked.why
-            self._perform(found)
+        self._placed(self.placing.grant(asked, self._engine.clock()))
+
+    def _placed(self, done: tuple[str, SetCounts] | None) -> None:
+        if done is not None:
+            told, decision = done
+            self._say("placement", told)
+            self._perform(decision)
 
     # --- acting -----------------------------------------------------------------------------------------------
 

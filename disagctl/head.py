@@ -384,7 +384,7 @@ class Head(FrontDesk):
         wanted.update({b.role: within(decided.get(b.role, wanted[b.role]), b) for b in self.bounds})
         wanted.update(controller.pins)
         self.engine.watcher, self.engine.ask = watch, controller.ask
-        self._ledger.open_to = controller.open_to
+        self._ledger.cards = controller.placing.cards
         return watch, controller
 
     def _rented_loop(self, made: Deployment, watch: LoadWatch, policy: Policy, save: Save) -> Controller:

@@ -65,7 +65,9 @@ def rented_config(
         max_usd_total=spec.budget.max_usd_total,
         workload=made.request.workload if made.request is not None else None,
         fits=known.fits if known is not None and not off else None,
+        together=known.together if known is not None and not off else {},
         seating=seating or made.seating,
+        rented=made.seating if spec.policy.dispatching.places else None,
     )
     return config, known.seconds if known is not None else _nothing, off
 

@@ -177,13 +177,6 @@ class Roster:
         """What the plan has in this worker's slot; None: nobody."""
         return self._roles.get((worker.node, worker.slot))
 
-    def bundled(self, worker: WorkerState) -> bool:
-        """Whether its GPU was rented to hold others beside it: who is there is the plan's to say."""
-        beside = self._of_node.get(worker.node, {}).values()
-        if self.bundles is None or worker.gpu is None:
-            return False
-        return any(one.gpu == worker.gpu and one is not worker for one in beside)
-
     def _room(self, node: NodeState) -> NodeRoom:
         """A node on which no driver shows the GPUs it was rented with has places for as many workers, on its CPU."""
         rented = self.rented.get(node.id)

@@ -11,7 +11,7 @@ from planner.facts.perf import LEAST_LOAD_S, LOAD_GIB_PER_S
 from planner.plan import PlanRequest
 from planner.plan.options import Option, enumerate_options
 from planner.run.fleet import Bundle
-from planner.run.seating import Fits, Seating
+from planner.run.seating import Fits, Seating, Together
 
 
 class Known:
@@ -21,12 +21,25 @@ class Known:
         self._book = Book(request.profiles, request.facts, request.gpus)
         self._precisions = precisions_of(request)
         self.fits: Fits = fits_of(request, self._book)
+        self.together = {name: self._together(name, request) for name in self.fits}
 
     def seconds(self, role: Role, accelerator: str, shape: Shape) -> float | None:
         """Of one request; None: nothing is known."""
         precision = self._precisions.get(role, "")
         found = self._book.predict(role.model, role.stage, accelerator, shape, 1, precision)
         return found.seconds if found is not None else None
+
+    def _together(self, accelerator: str, request: PlanRequest) -> Together:
+        """What one GPU may hold: the memory of each role for the largest of its requests, of the roles that may run there."""
+        needs: dict[Role, float] = {}
+        for role in (bundle[0] for bundle in self.fits[accelerator] if len(bundle) == 1):
+            shapes = [one.shape for one in request.workload.classes if one.model == role.model]
+            precision = self._precisions.get(role, "")
+            each = [self._book.predict(role.model, role.stage, accelerator, s, 1, precision) for s in shapes]
+            peaks = [found.peak_gib if found is not None else 0.0 for found in each]
+            if peaks and min(peaks) > 0:
+                needs[role] = max(peaks)
+        return Together(self.fits[accelerator], needs, self._book.gpus[accelerator].usable_gib)
 
     def load_s(self, role: Role, accelerator: str, shape: Shape) -> float:
         """Measured, or derived from the weights; ten seconds at least where it is derived."""

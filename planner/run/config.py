@@ -6,7 +6,7 @@ import msgspec
 
 from planner.domain import Role, Shape, Workload
 from planner.run.decisions import Mode
-from planner.run.seating import Fits, Seating
+from planner.run.seating import Fits, Seating, Together
 
 Predict = Callable[[Role, str, Shape], float | None]
 """(role, accelerator, shape) → seconds by the profiles; None: nothing is known."""
@@ -27,8 +27,9 @@ class PolicyConfig(msgspec.Struct, frozen=True):
     (``infra: local`` without GPUs). ``elastic``: whether nodes may be wished for. ``interval_s``: between two ticks.
     ``patience_s``: how long a need for fewer workers must hold before one is given up. ``workload``: what is
     expected until requests arrive. ``placed``: the dispatch policy says who changes roles (:meth:`Policy.place`), and the loop
-    itself only lays out what is new: machines, bounds, pins. ``fits``: None: anything runs anywhere. ``seating``: what the
-    machines were rented for.
+    itself only lays out what is new: machines, bounds, pins. ``fits``: None: anything runs anywhere. ``together``: by type of
+    GPU, what one may hold at a time by the dispatch policy's orders, which may be more than ``fits`` has together. ``seating``:
+    what each of the machines is for, at first, and ``rented`` what they were rented for; None: just that.
     """
 
     roles: tuple[RoleBounds, ...]
@@ -45,4 +46,6 @@ class PolicyConfig(msgspec.Struct, frozen=True):
     patience_s: float = 600.0
     workload: Workload | None = None
     fits: Fits | None = None
+    together: Mapping[str, Together] = {}
     seating: Seating | None = None
+    rented: Seating | None = None

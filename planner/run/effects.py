@@ -34,11 +34,12 @@ class Assign(msgspec.Struct, frozen=True):
 
 
 class LoadRole(msgspec.Struct, frozen=True):
-    """A dispatch policy wants a worker to take another role; whether it may is the control loop's to say."""
+    """A dispatch policy wants a role on a worker's GPU, and others there dropped (:class:`planner.run.orders.Load`); whether
+    that may be is the control loop's to say."""
 
     worker: str
-    drop: Role
     role: Role
+    drop: tuple[Role, ...]
     why: str
 
 

@@ -209,21 +209,25 @@ def _most(rooms: Mapping[Place, str], kinds: Sequence[str | None], *, crowd: boo
 def _chosen(
     bundles: Bundles, wanted: Mapping[Role, int], nodes: Sequence[NodeRoom], before: Sequence[SlotPlan]
 ) -> dict[tuple[str, int], Bundle]:
-    """Which GPUs hold bundles, and which of their roles: those that hold most of one already, then those that hold least."""
+    """Which GPUs hold bundles, and which of their roles: those that hold most of one already, then those that hold least, then
+    those whose workers should stay (so not the one that a worker is leaving)."""
     kinds = {(n.node, gpu): n.accelerator for n in nodes for gpu in n.gpus}
     there: dict[tuple[str, int], list[Role]] = {room: [] for room in kinds}
-    for seat in before:
+    last = dict.fromkeys(kinds, 0)  # rank of a room's worker that is least worth keeping
+    for rank, seat in enumerate(before):
         if seat.gpu is not None and (seat.node, seat.gpu) in there:
             there[seat.node, seat.gpu].append(seat.role)
+            last[seat.node, seat.gpu] = rank
     left = dict(wanted)
     chosen: dict[tuple[str, int], Bundle] = {}
-    for (bundle, kind), count in bundles.items():
+    rows = sorted(bundles.items(), key=lambda row: -len(row[0][0]))  # who holds more holds what is part of it, too
+    for (bundle, kind), count in rows:
         for _ in range(count):
             free = [room for room, own in kinds.items() if own == kind and room not in chosen]
             roles = tuple(role for role in bundle if left.get(role, 0) > 0)
             if not free or not roles:
                 break
-            best = max(free, key=lambda room: (len(set(roles) & set(there[room])), -len(there[room])))
+            best = max(free, key=lambda room: (len(set(roles) & set(there[room])), -len(there[room]), -last[room]))
             chosen[best] = roles
             left |= {role: left[role] - 1 for role in roles}
     return chosen

@@ -14,6 +14,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from planner.domain import Role, Shape
+from planner.run.seating import Together
 
 Kind = Literal["fifo", "edf", "least_laxity", "genserve", "trident"]
 KINDS: Final[tuple[Kind, ...]] = ("fifo", "edf", "least_laxity", "genserve", "trident")
@@ -93,13 +94,33 @@ class Running(msgspec.Struct, frozen=True):
         return self.jobs[0].role
 
 
+class Card(msgspec.Struct, frozen=True):
+    """A GPU whose workers are processes of one role each, as a Load sees it; or what stands in for one.
+
+    ``roles``: of all its workers; ``coming``: of them, those that load. ``open_to``: roles that a Load may bring here now, and
+    ``loose``: roles that it may drop, as far as bounds, pins and the workers' tasks go. ``together``: what the GPU may hold at
+    a time; None: one role.
+    """
+
+    name: str
+    roles: frozenset[Role]
+    coming: frozenset[Role] = frozenset()
+    open_to: frozenset[Role] = frozenset()
+    loose: frozenset[Role] = frozenset()
+    together: Together | None = None
+
+    def holds(self, roles: frozenset[Role]) -> bool:
+        """Whether all of them may be there."""
+        return len(roles) < 2 if self.together is None else self.together.holds(roles)
+
+
 class Instance(msgspec.Struct, frozen=True):
     """A worker. ``credit``: tasks it would start at once (0: it computes, drains or loads).
 
     ``residents``: roles whose weights are on its GPUs; ``loading``: a role on its way there. ``degrees``: over how many of its
     OWN GPUs it can spread one task. ``joins``: whether its GPU may be lent to a colleague on the same ``node``
-    (:attr:`Start.peers`). ``memory_gib``: of one GPU, usable. ``may_load``: roles that a Load may name here, None: any.
-    ``most_roles``: that it holds at a time, None: as many as its memory does.
+    (:attr:`Start.peers`). ``memory_gib``: of one GPU, usable. ``card``: the GPU that it is on, which others may share; None: it
+    has its GPU to itself and holds as many roles as the memory does.
     """
 
     worker: str
@@ -112,8 +133,17 @@ class Instance(msgspec.Struct, frozen=True):
     memory_gib: float = 0.0
     loading: Role | None = None
     draining: bool = False
-    may_load: frozenset[Role] | None = None
-    most_roles: int | None = None
+    card: Card | None = None
+
+    @property
+    def place(self) -> str:
+        """Names what it loads onto."""
+        return self.worker if self.card is None else self.card.name
+
+    @property
+    def held(self) -> frozenset[Role]:
+        """Roles of all who are there."""
+        return self.residents if self.card is None else self.card.roles
 
 
 class View(msgspec.Struct, frozen=True):
@@ -190,7 +220,11 @@ class SetDegree(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """Bring a role's weights to an idle worker, after dropping others to make room."""
+    """Bring a role's weights to an idle worker's GPU, after dropping others there to make room.
+
+    Where a worker has one role (:class:`Card`): with nothing to drop another worker is started there, else the one whose role
+    is dropped takes the new one. If more are dropped the others end first, and the order is to be repeated.
+    """
 
     worker: str
     role: Role

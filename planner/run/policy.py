@@ -4,7 +4,7 @@ On a change of the work that requests bring, the predictor sets every stage's co
 feedback moves one stage at a time. Roles change in seconds, nodes in minutes; the two are decided apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -13,6 +13,7 @@ import msgspec
 from planner.domain import RequestClass, Role, Shape
 from planner.run.allocate import Load, cover, least_cover, seat
 from planner.run.config import PolicyConfig, Predict, RoleBounds
+from planner.run.cooldown import MOST_BACKOFF, Cooldown, switches
 from planner.run.decisions import Decision, Measured, Reason, SetCounts, WishNodes
 from planner.run.delays import Delays
 from planner.run.effects import LoadRole
@@ -21,16 +22,15 @@ from planner.run.fleet import Bundle
 from planner.run.fleetplan import ENOUGH, NodePlanner
 from planner.run.load import WorkModel
 from planner.run.memory import Memory
-from planner.run.observe import Observation, RoleState
+from planner.run.observe import Observation
+from planner.run.placing import Beside, Roles, States, Step, fewer, more, refusal, step_of, step_s
 from planner.run.rent import seating_of
 from planner.run.rule import PublishedRule
 from planner.run.seating import Seating
 from planner.run.timings import Timings
 
 GAIN: Final = 1.08  # a prediction must promise this much more throughput to be worth moving workers
-MOVING_SHARE: Final = 0.1  # of the workers' time that may go into changing roles: with measured delays, the cooldown
 COMFORT: Final = 1.4  # cover above which nobody waits and nothing is moved
-MOST_BACKOFF: Final = 8.0
 ROUNDING: Final = 1e-6
 BACKLOGS: Final = 3.0  # loads and drains in which a backlog should be worked off
 
@@ -67,10 +67,9 @@ class Policy:
         self._room_kept: dict[str, int] = {}
         self._limits: tuple[object, ...] | None = None
         self._changed: list[Role] = []
-        self._free_s = 0.0  # when the next move may be
+        self._cooldown = Cooldown(config.interval_s)
+        self.beside = Beside(config)
         self._drift_s: float | None = None
-        self._backoff = 1.0
-        self._moved: dict[Role, int] = {}
         self._cover = 0.0
         self._resumed = False  # an earlier head's policy has laid out what is there
         if memory:
@@ -115,7 +114,7 @@ class Policy:
             step = self._rule.step(seen, bounds, self._counts, _total(room), now)
             target = self._exactly(step[0], loads, room) if step is not None else None
             return self._set(target, step[1]) if step is not None and target is not None else None
-        if now < self._free_s or any(state.coming or state.draining for state in seen.roles):
+        if not self._cooldown.over(now) or any(state.coming or state.draining for state in seen.roles):
             return None
         target = self._target(loads, bounds, room)
         found = self._predict(loads, target, room, now)
@@ -213,19 +212,8 @@ class Policy:
     def _act(self, target: Seating, why: Reason, now: float) -> SetCounts:
         """Set the counts, and work out when the next move may be."""
         counts = target.counts
-        moved = {
-            role: counts[role] - self._counts.get(role, 0)
-            for role in counts
-            if counts[role] != self._counts.get(role, 0)
-        }
-        undone = any(self._moved.get(role, 0) * by < 0 for role, by in moved.items())
-        calm = now > self._free_s + 4 * self._moving_s(counts)
-        self._backoff = min(self._backoff * 2, MOST_BACKOFF) if undone and not calm else max(self._backoff / 2, 1.0)
-        moves = min(sum(max(by, 0) for by in moved.values()), sum(max(-by, 0) for by in moved.values()))  # switches
-        seconds = self._moving_s(counts)
-        share = moves * seconds / (max(sum(counts.values()), 1) * MOVING_SHARE)
-        self._free_s = now + max(seconds + 2 * self.config.interval_s, share) * self._backoff
-        self._moved, self._drift_s = moved, None
+        self._cooldown.moved(self._counts, counts, self._moving_s(counts), switches(self._counts, counts), now)
+        self._drift_s = None
         return self._set(target, why)
 
     def _set(self, target: Seating, why: Reason) -> SetCounts:
@@ -266,52 +254,59 @@ class Policy:
         """The bundles that the machines were planned for."""
         if self._nodes.plan is not None:
             return seating_of(self._nodes.plan).shared
-        return self.config.seating.shared if self.config.seating is not None else {}
+        rented = self.config.rented or self.config.seating
+        return rented.shared if rented is not None else {}
 
     def _bundles(self) -> tuple[object, ...]:
+        """What a new plan may change on the same machines: nothing where the dispatch policy says what is together."""
+        if self.config.placed:
+            return ()
         return tuple((name, tuple(bundles.items())) for name, bundles in self._shared().items())
 
     # --- roles, by the dispatch policy's orders ---
 
-    def open_to(
-        self, role: Role, accelerator: str, wanted: Mapping[Role, int], pinned: Mapping[Role, int]
-    ) -> frozenset[Role]:
-        """What a worker of ``role`` may become, on a GPU of this type to itself: as bounds, pins and the GPU allow."""
-        if not self.config.placed or self.config.mode == "static":
-            return frozenset()
-        bounds, fits = self._present_bounds(pinned), self.config.fits
-        if role not in bounds or wanted.get(role, 0) <= max(bounds[role].least, 1):
-            return frozenset()
-        return frozenset(
-            other
-            for other, bound in bounds.items()
-            if other != role
-            and (bound.most is None or wanted.get(other, 0) < bound.most)
-            and (fits is None or (other,) in fits.get(accelerator, ()))
-        )
+    @property
+    def places(self) -> bool:
+        """Whether the dispatch policy's orders are carried out."""
+        return self.config.placed and self.config.mode != "static"
+
+    def leeway(self, wanted: Mapping[Role, int], pinned: Mapping[Role, int]) -> tuple[frozenset[Role], frozenset[Role]]:
+        """Roles that may have one worker more, and those that may have one less, by bounds and pins."""
+        bounds = self._present_bounds(pinned)
+        return more(bounds, wanted), fewer(bounds, wanted)
 
     def place(
-        self, asked: LoadRole, accelerator: str, states: Sequence[RoleState], pinned: Mapping[Role, int], now: float
-    ) -> SetCounts | None:
-        """The counts with which a worker, idle on a GPU of this type, changes its role as asked; None: it must not, or not now.
+        self, asked: LoadRole, kind: str, held: Roles, states: States, pinned: Mapping[Role, int], now: float
+    ) -> SetCounts | str:
+        """The counts with which a GPU of this type, that holds these roles, changes as asked (:func:`.placing.step_of`); or why
+        it must not, or not now.
 
         Moves that are ordered cost what the loop's own do: the same cooldown, and nothing while somebody loads or drains.
         """
-        known = {state.role: state for state in states}
-        if now < self._free_s or any(state.coming or state.draining for state in states):
-            return None
+        step = step_of(asked, held) if self.places else None
+        if step is None or not self._bounds.keys() >= held | {asked.role}:
+            return "the order does not suit the GPU"
+        if not self._cooldown.over(now):
+            return "the cooldown is not over"
+        why = refusal(asked, held, states, self._present_bounds(pinned), self.beside.on(kind))
+        return why or self._turn(step, kind, states, asked.why, now)
+
+    def withdraw(self, role: Role, kind: str, held: Roles, states: States, now: float) -> SetCounts | str:
+        """The counts without a worker that was ordered onto a GPU with these roles and did not come up: not there again."""
+        self.beside.failed(kind, held)
+        step = Step(held, held - {role}, frozenset({role}))
+        return self._turn(step, kind, states, f"{role} does not come up beside the others", now)
+
+    def _turn(self, step: Step, kind: str, states: States, why: str, now: float) -> SetCounts | str:
         wanted = {state.role: state.wanted for state in states}
-        if asked.role not in self.open_to(asked.drop, accelerator, wanted, pinned):
-            return None
-        alone, broken = known[asked.drop].ready < 2, known[asked.role].ready < wanted[asked.role]
-        if alone or broken:  # the last that serves stays; and more of a role whose workers fail would fail, too
-            return None
-        seating = self._seating or Seating({accelerator: wanted})
-        target = seating.moved(accelerator, asked.drop, asked.role)
-        if target is None or (self.config.fits is not None and self._seating is None):
-            return None
-        self._counts = wanted
-        return self._act(target, Reason("placement", asked.why), now)
+        seating = self._seating or (Seating({kind: wanted}) if self.config.fits is None else Seating())
+        target = seating.turned(kind, step.before, step.after, tuple(self._bounds))
+        if target is None:
+            return "no GPU was to hold what this one does"
+        self._counts, self._drift_s = wanted, None
+        seconds = step_s(step, self.delays, self.work.seconds)
+        self._cooldown.moved(wanted, target.counts, seconds, int(step.loads), now)
+        return self._set(target, Reason("placement", why))
 
     # --- nodes ------------------------------------------------------------------------------------------------
 
@@ -439,7 +434,7 @@ class Policy:
             corrections={f"{role}@{name}": value for (role, name), value in self.timings.corrections().items()},
             delays=self.delays.all(),
             seconds=self._measured(),
-            cooldown_s=max(self._free_s - now, 0.0),
+            cooldown_s=self._cooldown.left_s(now),
             cover=self._cover,
         )
 

@@ -46,7 +46,7 @@ class StepTimes:
         return self._load_s(role)
 
     def weights_gib(self, role: Role) -> float:
-        """Not known here: a worker has one role, and which it may have it is told (:attr:`Instance.may_load`)."""
+        """Not known here: what a GPU has room for the View says (:class:`planner.run.orders.Card`)."""
         return 0.0
 
     def active_gib(self, role: Role, shape: Shape, batch: int = 1, degree: int = 1) -> float:

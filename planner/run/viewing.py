@@ -4,7 +4,7 @@ Only for services whose spec asks for more than first come, first served. A work
 is next is decided when it is free, or to be freed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from msgspec.structs import replace
@@ -15,6 +15,7 @@ from planner.run.dispatch import Worker
 from planner.run.effects import LoadRole, SpreadTask
 from planner.run.orders import (
     AskAgain,
+    Card,
     DispatchConfig,
     DispatchPolicy,
     Instance,
@@ -32,14 +33,13 @@ from planner.run.pauses import Pauses
 
 MOST_SHOWN: Final = 1_000  # waiting requests, the first in line
 NO_SHAPE: Final = Shape(0, 0)
-NO_ROLES: Final[frozenset[Role]] = frozenset()
 
-OpenTo = Callable[[str], frozenset[Role]]
-"""worker → roles that it may take instead of its own"""
+Cards = Callable[[], Mapping[str, Card]]
+"""() → worker → the GPU that it is on, for those where something may be loaded, ever"""
 
 
-def _nothing_else(_worker: str) -> frozenset[Role]:
-    return NO_ROLES
+def _no_cards() -> Mapping[str, Card]:
+    return {}
 
 
 class Viewing(Pauses):
@@ -48,7 +48,7 @@ class Viewing(Pauses):
     def __init__(self, incarnation: int, limits: Limits | None = None) -> None:
         super().__init__(incarnation, limits)
         self.policy: DispatchPolicy | None = None
-        self.open_to: OpenTo = _nothing_else
+        self.cards: Cards = _no_cards
         self.pace = Pace()
         self._ask_s: float | None = None
 
@@ -69,10 +69,11 @@ class Viewing(Pauses):
         pending = sorted((r for r in waiting if open_to[r.role]), key=lambda r: (-r.priority, r.seq))[:MOST_SHOWN]
         pending.sort(key=lambda r: r.seq)
         running = (self._running(worker) for worker in self.workers.values() if worker.leases)
+        cards = self.cards()
         return View(
             tuple(map(self._job, pending)),
             tuple(task for task in running if task is not None),
-            tuple(map(self._instance, self.workers.values())),
+            tuple(self._instance(worker, cards.get(worker.id)) for worker in self.workers.values()),
         )
 
     def degree(self, lease: Lease | None) -> int | None:
@@ -97,9 +98,8 @@ class Viewing(Pauses):
                 self._spread(request_id, degree)
             case Load(worker=name, role=role, drop=drop, why=why):
                 worker = self.workers.get(name)
-                idle = worker is not None and not worker.leases and not worker.draining
-                if worker is not None and idle and drop == (worker.role,) and role != worker.role:
-                    self._out.append(LoadRole(name, worker.role, role, why))
+                if worker is not None and not worker.leases and not worker.draining:
+                    self._out.append(LoadRole(name, role, drop, why))
             case AskAgain(at_s=at_s):
                 self._ask_s = self.look_again_s = at_s
 
@@ -180,18 +180,17 @@ class Viewing(Pauses):
             return request.steps
         return request.shape.steps if request.shape is not None and self.goes_in_steps(request.role) else 1
 
-    def _instance(self, worker: Worker) -> Instance:
-        """A process has one role at a time: another takes its place."""
-        idle = not worker.leases and not worker.draining
+    def _instance(self, worker: Worker, card: Card | None) -> Instance:
+        """A process has one role at a time. Where nothing is said of its GPU, nothing is loaded there."""
+        residents = frozenset((worker.role,))
         return Instance(
             worker.id,
             worker.id.partition(".")[0],
             worker.accelerator,
-            frozenset((worker.role,)),
-            int(idle),
+            residents,
+            int(not worker.leases and not worker.draining),
             tuple(degree for degree in range(1, worker.gpus + 1) if worker.gpus % degree == 0),
             loading=worker.loading,
             draining=worker.draining,
-            may_load=self.open_to(worker.id) if idle else NO_ROLES,
-            most_roles=1,
+            card=card or Card(worker.id, residents),
         )

@@ -3,7 +3,7 @@
 import pytest
 
 from planner.domain import Role
-from planner.run.orders import KINDS, DispatchConfig, Kind
+from planner.run.orders import KINDS, Card, DispatchConfig, Kind
 from planner.run.policies import make
 from planner.run.policies.placement import Demand, Space, place, rederive
 from planner.sim.coserve.report import Summary, images, videos
@@ -93,8 +93,11 @@ def test_a_move_goes_where_it_may_and_one_role_takes_anothers_place() -> None:
     a, b = Role("m", "a"), Role("m", "b")
     held = {"x": frozenset({a}), "y": frozenset({a}), "z": frozenset({b})}
     demands, load_s = [Demand(a, 0.0, 0.0), Demand(b, 2.0, 0.0)], {a: 1.0, b: 1.0}
-    spaces = {"x": Space(0.0, frozenset(), 1), "y": Space(0.0, frozenset({b}), 1)}
+    spaces = {
+        "x": Space(0.0, Card("x", held["x"], loose=held["x"])),
+        "y": Space(0.0, Card("y", held["y"], open_to=frozenset({b}), loose=held["y"])),
+    }
     move = rederive(demands, held, spaces, load_s)
     assert move is not None
-    assert (move.worker, move.role, move.drop) == ("y", b, (a,))
+    assert (move.place, move.role, move.drop) == ("y", b, (a,))
     assert rederive(demands, held, {"x": spaces["x"]}, load_s) is None

@@ -10,7 +10,7 @@ from disagctl.load_watch import LoadWatch
 from planner.domain import Role, Shape
 from planner.run.book import Request
 from planner.run.config import PolicyConfig, RoleBounds
-from planner.run.orders import DispatchConfig, Load, Order, View
+from planner.run.orders import Card, DispatchConfig, Load, Order, View
 from planner.run.policy import Policy
 from stages import protocol as wire
 from tests.engine.bench import DECODE, DENOISE, ENCODE, Bench
@@ -33,7 +33,7 @@ class Service:
             watch, loop, OneMachine(4), lambda kind, why: self.said.append(f"{kind}: {why}"), self.save
         )
         engine.watcher, engine.ask = watch, self.controller.ask
-        self.bench.ledger.open_to = self.controller.open_to
+        self.bench.ledger.cards = self.controller.placing.cards
         self.fleet = self.bench.fleet()
         served = dispatch_policy(DispatchConfig("trident"), engine, loop)
         assert served is not None
@@ -140,13 +140,14 @@ async def test_while_nodes_have_yet_to_report_nobody_is_moved() -> None:
     assert set(service.switching.values()) == {DECODE}
 
 
-async def test_who_shares_a_gpu_by_the_plan_stays_what_it_is() -> None:
+async def test_on_this_machine_a_crowded_gpu_is_as_many_places() -> None:
     service = Service()
-    roster, (worker, _) = service.bench.roster, service.fleet[DENOISE]
-    for one in roster.workers.values():
-        one.slot = "gpu0" if one.role == DECODE else "gpu1"
-    assert service.controller.open_to(worker) == {ENCODE, DECODE}, "on this machine GPUs may be crowded"
-    roster.bundles = {}
-    assert service.controller.open_to(worker) == frozenset()
-    roster.workers[worker].slot = "gpu2"
-    assert service.controller.open_to(worker) == {ENCODE, DECODE}
+    worker, other = service.fleet[DENOISE]
+    for one in service.bench.roster.workers.values():
+        one.slot = "gpu0"
+    cards = service.controller.placing.cards()
+    assert cards[worker] == Card(
+        worker, frozenset({DENOISE}), open_to=frozenset({ENCODE, DECODE}), loose=frozenset({DENOISE})
+    )
+    assert cards[other].name == other
+    assert not cards[service.fleet[ENCODE][0]].loose, "the last of its role"

@@ -18,6 +18,7 @@ from disagctl.precheck import free_ports
 from disagctl.spec import parse_spec
 from disagctl.state import ServicePaths, ServiceRecord, paths, read_record
 from disagctl.views import StatusView, WorkerView
+from planner.run.rent import Deployment
 
 SYNTHETIC = """
 name: {name}
@@ -38,8 +39,8 @@ pipeline: {{encoder_cache: false}}
 class Service:
     """One running service."""
 
-    def __init__(self, text: str, home: Path, ready_s: float = 120.0) -> None:
-        self.text, self.home, self.ready_s = text, home, ready_s
+    def __init__(self, text: str, home: Path, ready_s: float = 120.0, deployment: Deployment | None = None) -> None:
+        self.text, self.home, self.ready_s, self.deployment = text, home, ready_s, deployment
         self.spec = parse_spec(text, base=home)
         self.record: ServiceRecord = self.up()
 
@@ -55,7 +56,9 @@ class Service:
 
     def up(self) -> ServiceRecord:
         """Bring it up, or up again."""
-        self.record = lifecycle.up(self.spec, wait_s=self.ready_s, on_progress=lambda _status: None)
+        self.record = lifecycle.up(
+            self.spec, wait_s=self.ready_s, on_progress=lambda _status: None, deployment=self.deployment
+        )
         return self.record
 
     def down(self) -> None:
@@ -145,15 +148,16 @@ class Service:
 
 
 @contextmanager
-def service(home: Path, text: str, ready_s: float = 120.0) -> Iterator[Service]:
-    """Up, and down whatever happens. ``ready_s``: how long its workers may take to load."""
+def service(home: Path, text: str, ready_s: float = 120.0, deployment: Deployment | None = None) -> Iterator[Service]:
+    """Up, and down whatever happens. ``ready_s``: how long its workers may take to load. ``deployment``: machines that this one
+    stands in for."""
     # Homes of their own do not know of each other's services, so a default port could go to another test's meanwhile.
     text += f"\napi: {{port: {free_ports('127.0.0.1', 1, ())[0]}}}\n"
     before = os.environ.get("DISAGCTL_HOME")
     os.environ["DISAGCTL_HOME"] = str(home)
     running: Service | None = None
     try:
-        running = Service(text, home, ready_s)
+        running = Service(text, home, ready_s, deployment)
         yield running
     finally:
         try:

@@ -13,7 +13,7 @@ from planner.run.seating import Seating
 from tests.planner_control.lab import DECODE, DENOISE, ENCODE, FOUR, ONE, ROLES, Lab, expected
 from tests.planner_control.test_seating import RentedLab
 
-WISH = LoadRole("w", DENOISE, DECODE, "a stage waits for it")
+WISH = LoadRole("w", DECODE, (DENOISE,), "a stage waits for it")
 
 
 def lab_of(**config: Any) -> Lab:
@@ -32,10 +32,17 @@ def states(lab: Lab, **changes: dict[str, int]) -> list[RoleState]:
     return found
 
 
+def leeway(lab: Lab, pinned: dict[Role, int]) -> tuple[set[Role], set[Role]]:
+    more, fewer = lab.policy.leeway(lab.counts, pinned)
+    return set(more), set(fewer)
+
+
 def place(lab: Lab, wish: LoadRole = WISH, gpu: str = "H100", **changes: dict[str, int]) -> SetCounts | None:
-    found = lab.policy.place(wish, gpu, states(lab, **changes), lab.pinned, lab.now)
-    if found is not None:
-        lab.counts = dict(found.counts)
+    found = lab.policy.place(wish, gpu, frozenset(wish.drop), states(lab, **changes), lab.pinned, lab.now)
+    if isinstance(found, str):
+        assert found, "it says why"
+        return None
+    lab.counts = dict(found.counts)
     return found
 
 
@@ -69,7 +76,7 @@ def test_moves_wait_for_one_another() -> None:
     lab.now += cooldown_s - 1
     assert place(lab) is None
     lab.now += 1
-    back = LoadRole("w", DECODE, DENOISE, "the mix has shifted")
+    back = LoadRole("w", DENOISE, (DECODE,), "the mix has shifted")
     assert place(lab, back) is not None
     assert lab.policy.view(lab.now).cooldown_s > 1.5 * cooldown_s, "the way back takes longer each time"
 
@@ -91,12 +98,11 @@ def test_not_now(changes: dict[str, dict[str, int]]) -> None:
 def test_what_a_person_or_the_spec_says_holds() -> None:
     bounds = (RoleBounds(ENCODE, 1, 1), RoleBounds(DENOISE, 5), RoleBounds(DECODE, 1, 2))
     lab = lab_of(roles=bounds)
-    assert lab.policy.open_to(DENOISE, "H100", lab.counts, {}) == frozenset(), "it has its least"
-    assert lab.policy.open_to(DECODE, "H100", lab.counts, {}) == {DENOISE}, "there is one encoder at most"
-    assert place(lab) is None
+    assert leeway(lab, {}) == ({DENOISE}, {DECODE})
+    assert place(lab) is None, "it has its least"
     lab = lab_of()
-    assert lab.policy.open_to(DENOISE, "H100", lab.counts, {DENOISE: 5}) == frozenset()
-    assert lab.policy.open_to(DENOISE, "H100", lab.counts, {DECODE: 2}) == {ENCODE}
+    assert leeway(lab, {DENOISE: 5}) == ({ENCODE, DECODE}, {DECODE})
+    assert leeway(lab, {DECODE: 2}) == ({ENCODE, DENOISE}, {DENOISE})
     lab.pinned = {DECODE: 2}
     assert place(lab) is None
 
@@ -104,14 +110,14 @@ def test_what_a_person_or_the_spec_says_holds() -> None:
 def test_a_role_goes_where_it_fits_and_nowhere_else() -> None:
     lab = RentedLab({"H100": 5, "L4": 3}, Seating({"H100": {DENOISE: 5}, "L4": {ENCODE: 1, DECODE: 2}}), placed=True)
     assert lab.tick() == []
-    open_to = {gpu: lab.policy.open_to(DECODE, gpu, lab.counts, {}) for gpu in ("H100", "L4")}
-    assert open_to == {"H100": {ENCODE, DENOISE}, "L4": {ENCODE}}
     there = [RoleState(role, count, count, 0) for role, count in lab.counts.items()]
-    onto_l4 = LoadRole("w", DECODE, DENOISE, "no")
-    assert lab.policy.place(onto_l4, "L4", there, {}, lab.now) is None
-    assert lab.policy.place(onto_l4, "H100", there, {}, lab.now) is None, "no decoder is there"
-    found = lab.policy.place(WISH, "H100", there, {}, lab.now)
-    assert found is not None
+    onto_l4 = LoadRole("w", DENOISE, (DECODE,), "no")
+    decoder, denoiser = frozenset({DECODE}), frozenset({DENOISE})
+    assert lab.policy.place(onto_l4, "L4", decoder, there, {}, lab.now) == f"{DENOISE} may not be on such a GPU"
+    assert lab.policy.place(onto_l4, "H100", decoder, there, {}, lab.now) == "no GPU was to hold what this one does"
+    assert lab.policy.place(WISH, "H100", decoder, there, {}, lab.now) == "the order does not suit the GPU"
+    found = lab.policy.place(WISH, "H100", denoiser, there, {}, lab.now)
+    assert isinstance(found, SetCounts)
     assert found.by_gpu == {"H100": {DENOISE: 4, DECODE: 1}, "L4": {ENCODE: 1, DECODE: 2}}
 
 
@@ -124,4 +130,4 @@ def test_nobody_else_orders_moves(config: dict[str, Any]) -> None:
 
 def test_unknown_roles_are_no_wish() -> None:
     lab = lab_of()
-    assert place(lab, LoadRole("w", DENOISE, Role("other", "denoise"), "")) is None
+    assert place(lab, LoadRole("w", Role("other", "denoise"), (DENOISE,), "")) is None

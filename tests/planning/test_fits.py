@@ -72,6 +72,12 @@ def test_resources_memory_and_timings_say_who_may_run_where(shop: tuple[Spec, De
     assert known.fits["L4"] == {(ENCODE,), (DECODE,), (ENCODE, DECODE)}, "30 GiB do not fit on an L4"
     assert known.fits["H100"] == {(DENOISE,)}, "the spec has encode on L4, and decode was never timed on an H100"
     assert (DENOISE, DECODE) in known.fits["A100"]
+    l4 = known.together["L4"]
+    assert l4.needs_gib == {ENCODE: 10.0, DECODE: 10.0}, (
+        "what each takes, should a dispatch policy want others beside it"
+    )
+    assert 20.0 < l4.usable_gib < 24.0
+    assert l4.holds(frozenset({ENCODE, DECODE}))
     assert known.seconds(DENOISE, "A100", SHAPE) == pytest.approx(1.6)
     assert known.seconds(DECODE, "H100", SHAPE) is None
 

@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from planner.domain import Role
 from planner.run.orders import Instance, Times, View
-from planner.run.policies.placement import Demand, Move, Space, cheapest
+from planner.run.policies.placement import Demand, Move, Placement, Space, cheapest
 
 TAU_S: Final = 240.0  # of the moving mean
 
@@ -30,7 +32,7 @@ class Demands:
         self._last_s = now
         for role in self._work:
             self._work[role] *= decay
-        alone = {role for one in view.instances if one.most_roles is not None for role in one.residents}
+        alone = {role for one in view.instances if one.card is not None for role in one.card.roles}
         for role in alone - self._work.keys():
             self._work[role] = self._active[role] = 0.0  # nobody has asked for it, and its place is taken all the same
         newest = self._newest
@@ -61,10 +63,23 @@ class Demands:
         wanted = demands.get(role)
         if wanted is None:
             return None
-        held = {one.worker: one.residents for one in view.instances if not one.draining}
-        return cheapest(wanted, demands, held, spaces(idle))
+        return cheapest(wanted, demands, holdings(view), spaces(idle))
+
+
+def holdings(view: View) -> Placement:
+    """What is where, but for workers that drain."""
+    return {one.place: one.held for one in view.instances if not one.draining}
 
 
 def spaces(idle: Sequence[Instance]) -> dict[str, Space]:
-    """Workers on which something could be loaded now."""
-    return {one.worker: Space(one.memory_gib, one.may_load, one.most_roles) for one in idle}
+    """Where something could be loaded now, and nothing but what is idle dropped for it."""
+    found: dict[str, Space] = {}
+    for one in idle:
+        before, card = found.get(one.place), one.card
+        if card is not None:
+            loose = one.residents & card.loose
+            if before is not None and before.card is not None:
+                loose |= before.card.loose
+            card = replace(card, loose=loose)
+        found[one.place] = Space(one.memory_gib, card)
+    return found

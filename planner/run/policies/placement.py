@@ -11,9 +11,10 @@ from typing import Final
 import msgspec
 
 from planner.domain import Role
+from planner.run.orders import Card
 
 Placement = dict[str, frozenset[Role]]
-"""worker → roles"""
+"""place (a worker, or the GPU that several share) → roles"""
 
 HORIZON_S: Final = 300.0  # over which a move has to pay
 MOST_TRIED: Final = 8  # roles that a re-derivation looks at, those with the most load
@@ -60,28 +61,31 @@ def _crowd(held: Mapping[str, Sequence[Demand]], count: Mapping[Role, int]) -> d
 
 
 class Space(msgspec.Struct, frozen=True):
-    """Where something may be loaded. ``may_load``, ``most_roles``: as of :class:`planner.run.orders.Instance`."""
+    """Where something may be loaded. ``card``: as of :class:`planner.run.orders.Instance`."""
 
     memory_gib: float
-    may_load: frozenset[Role] | None = None
-    most_roles: int | None = None
+    card: Card | None = None
 
     def open_to(self, role: Role) -> bool:
         """Whether the role may be loaded here."""
-        return self.may_load is None or role in self.may_load
+        return self.card is None or role in self.card.open_to
+
+    def lets_go(self, role: Role) -> bool:
+        """Whether the role may be dropped here."""
+        return self.card is None or role in self.card.loose
 
     def holds(self, roles: Sequence[Demand]) -> bool:
         """Whether all of them have room together."""
-        if self.most_roles is not None and len(roles) > self.most_roles:
-            return False
+        if self.card is not None:
+            return self.card.holds(frozenset(one.role for one in roles))
         active = max((one.active_gib for one in roles), default=0.0)
         return sum(one.weights_gib for one in roles) + active <= self.memory_gib
 
 
 class Move(msgspec.Struct, frozen=True):
-    """Bring a role to a worker, dropping others there."""
+    """Bring a role to a place, dropping others there."""
 
-    worker: str
+    place: str
     role: Role
     drop: tuple[Role, ...]
 
@@ -89,17 +93,17 @@ class Move(msgspec.Struct, frozen=True):
 def cheapest(
     wanted: Demand, demands: Mapping[Role, Demand], held: Mapping[str, frozenset[Role]], spaces: Mapping[str, Space]
 ) -> Move | None:
-    """Where a role costs the others least: the worker (of ``spaces``) whose dropped roles have most copies for their load.
+    """Where a role costs the others least: the place (of ``spaces``) whose dropped roles have most copies for their load.
 
-    The last copy of a role is never dropped. ``held``: of all workers. None: it goes nowhere.
+    The last copy of a role is never dropped. ``held``: of all places. None: it goes nowhere.
     """
     copies: dict[Role, int] = {}
     for roles in held.values():
         for role in roles:
             copies[role] = copies.get(role, 0) + 1
     found: tuple[float, str, Move] | None = None
-    for worker, space in spaces.items():
-        roles = held[worker]
+    for place, space in spaces.items():
+        roles = held[place]
         if wanted.role in roles or not space.open_to(wanted.role):
             continue
         drop = _dropped(wanted, [demands[role] for role in roles if role in demands], copies, space)
@@ -107,7 +111,7 @@ def cheapest(
             continue
         loss = sum(one.load / copies[one.role] for one in drop)
         stay = sum(demands[role].load / copies[role] for role in roles if role in demands) - loss
-        row = (loss + stay / 2, worker, Move(worker, wanted.role, tuple(one.role for one in drop)))
+        row = (loss + stay / 2, place, Move(place, wanted.role, tuple(one.role for one in drop)))
         if found is None or row[:2] < found[:2]:
             found = row
     return found[2] if found is not None else None
@@ -117,15 +121,25 @@ def _dropped(wanted: Demand, there: Sequence[Demand], copies: Mapping[Role, int]
     """What has to go: those with least load a copy first. None: there is no room even so. Roles nobody asked for are free."""
     keep = sorted(there, key=lambda one: one.load / copies[one.role])
     drop: list[Demand] = []
-    while keep:
-        if space.holds([wanted, *keep]):
-            return drop
-        out = next((one for one in keep if copies[one.role] > 1), None)
+    while keep and not space.holds([wanted, *keep]):
+        out = next((one for one in keep if copies[one.role] > 1 and space.lets_go(one.role)), None)
         if out is None:
             return None
         keep.remove(out)
         drop.append(out)
-    return drop if space.holds([wanted]) else None
+    if not space.holds([wanted, *keep]):
+        return None
+    return drop if space.card is None else _needed(drop, [wanted, *keep], space)
+
+
+def _needed(drop: Sequence[Demand], stay: list[Demand], space: Space) -> list[Demand]:
+    """Those that do have to go, now that it is known who does: each that goes besides is a worker that has to end first."""
+    gone = list(drop)
+    for one in reversed(drop):
+        if space.holds([*stay, one]):
+            gone.remove(one)
+            stay.append(one)
+    return gone
 
 
 def rederive(
@@ -147,8 +161,8 @@ def rederive(
         move = cheapest(wanted, known, held, spaces)
         if move is None:
             continue
-        roles = (held[move.worker] - set(move.drop)) | {move.role}
-        gain = (now - _cost(known, {**held, move.worker: roles})) * horizon_s - load_s[wanted.role]
+        roles = (held[move.place] - set(move.drop)) | {move.role}
+        gain = (now - _cost(known, {**held, move.place: roles})) * horizon_s - load_s[wanted.role]
         if gain > 0 and (best is None or gain > best[0]):
             best = (gain, move)
     return best[1] if best is not None else None

@@ -8,12 +8,12 @@ left over. With ``preempt`` it may also pause, which TridentServe does not.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from planner.domain import Role
-from planner.run.orders import DispatchConfig, Job, Load, Order, Start, Times, View
-from planner.run.policies.demand import Demands, spaces
+from planner.run.orders import DispatchConfig, Instance, Job, Load, Order, Start, Times, View
+from planner.run.policies.demand import Demands, holdings, spaces
 from planner.run.policies.floor import Floor
 from planner.run.policies.joint import Joint, by_key
 from planner.run.policies.outlook import Prospect
@@ -26,6 +26,7 @@ AHEAD_S: Final = 2.0
 WIDEST: Final = 64  # waiting requests that the choice is about, at most
 REVIEW_S: Final = 20.0  # between two looks at the placement plan
 PATIENCE: Final = 1.0  # loads that a stage waits before weights are moved for it
+NOTHING: Final[frozenset[Role]] = frozenset()
 
 
 class Trident(Joint):
@@ -76,7 +77,7 @@ class Trident(Joint):
 
     def _on_dispatch(self, view: View, floor: Floor, started: set[str], now: float) -> list[Order]:
         """A stage that waits longer than its weights would take to move has them moved to a GPU that is idle."""
-        coming = {one.loading for one in view.instances if one.loading is not None}
+        coming = {role for one in view.instances for role in _coming(one)}
         wanted = dict.fromkeys(
             job.role for job in view.pending if job.request not in started and job.role not in coming
         )
@@ -84,9 +85,10 @@ class Trident(Joint):
         for role, wait_s in waits.items():
             if wait_s <= PATIENCE * self.outlook.times.load_s(role, floor.accelerator):
                 continue
-            move = self._demands.room(floor.left(), role, view)
+            idle = floor.left()
+            move = self._demands.room(idle, role, view)
             if move is not None:
-                return [_load(move, "a stage waits for it")]
+                return [_load(move, idle, "a stage waits for it")]
         return []
 
     def _waits_s(self, view: View, floor: Floor, roles: Iterable[Role], now: float) -> dict[Role, float]:
@@ -108,14 +110,22 @@ class Trident(Joint):
         if self._reviewed_s is not None and now - self._reviewed_s < REVIEW_S:
             return []
         self._reviewed_s = now
-        if any(one.loading is not None for one in view.instances):
+        if any(_coming(one) for one in view.instances):
             return []
-        held = {one.worker: one.residents for one in view.instances if not one.draining}
-        demands = self._demands.rates(now)
+        demands, idle = self._demands.rates(now), floor.left()
         loads = {one.role: self.outlook.times.load_s(one.role, floor.accelerator) for one in demands}
-        move = rederive(demands, held, spaces(floor.left()), loads)
-        return [] if move is None else [_load(move, "the mix has shifted")]
+        move = rederive(demands, holdings(view), spaces(idle), loads)
+        return [] if move is None else [_load(move, idle, "the mix has shifted")]
 
 
-def _load(move: Move, why: str) -> Load:
-    return Load(move.worker, move.role, move.drop, why)
+def _coming(at: Instance) -> frozenset[Role]:
+    """Roles that load where the instance is."""
+    own = NOTHING if at.loading is None else frozenset((at.loading,))
+    return own if at.card is None else own | at.card.coming
+
+
+def _load(move: Move, idle: Sequence[Instance], why: str) -> Load:
+    """By way of a worker there whose role goes, if one does."""
+    there = [one for one in idle if one.place == move.place]
+    at = min(there, key=lambda one: (one.residents.isdisjoint(move.drop), one.worker))
+    return Load(at.worker, move.role, move.drop, why)
