@@ -10,13 +10,13 @@ import msgspec
 
 from disagctl import __version__, clock
 from disagctl.distances import expected_routes
-from disagctl.engine import Engine
 from disagctl.load_watch import Kept, mean
 from disagctl.roster import WorkerState
 from disagctl.store.rows import NodeRow
 from disagctl.views import (
     ClassView,
     HeadView,
+    LoopView,
     NodeView,
     RequestCounts,
     RouteView,
@@ -56,7 +56,7 @@ def status_view(head: "Head") -> StatusView:
         events=head.events_log.last(RECENT_EVENTS),
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
-        loop=head.controller.view(),
+        loop=_loop_view(head),
         classes=[_class_view(head, model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
         troubles=list(head.nodes.failures.values()),
     )
@@ -70,7 +70,8 @@ def stage_view(head: "Head", role: Role) -> StageView:
     draining = [w for w in members if w.id in engine.roster.draining]
     leases = list(engine.ledger.leased(role))
     computing = {lease.worker for lease in leases if lease.started}
-    leaving = [w for w in engine.roster.workers.values() if w.role != role and w.has == role and has_tasks(engine, w)]
+    others = [w for w in engine.roster.workers.values() if w.role != role and w.has == role]
+    leaving = [w for w in others if engine.ledger.tasks_of(w.id)]
     seconds, times = engine.tally.durations.get(role, ()), head.load_watch.times[role]
     computed, remembered = engine.tally.remembered.get(role, (0, 0))
     return StageView(
@@ -108,12 +109,6 @@ def is_ready(ledger: Ledger, worker: WorkerState) -> bool:
     return worker.role is not None and ledger.takes(worker.id) == worker.role
 
 
-def has_tasks(engine: Engine, worker: WorkerState) -> bool:
-    """Whether it has work to finish."""
-    known = engine.ledger.workers.get(worker.id)
-    return known is not None and bool(known.leases)
-
-
 def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
     """One worker process."""
     known = ledger.workers.get(worker.id)
@@ -123,8 +118,14 @@ def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
     return WorkerView(
         worker.id, worker.node, role.model, role.stage, _worker_state(ledger, worker, busy=busy), worker.pid, busy,
         gpu=worker.gpu, rss_bytes=worker.rss_bytes, load_s=worker.load_s, why=worker.why, failed=worker.fatal,
-        gpus=1 if known is None else known.gpus, degree=next(map(ledger.degree, leases), None),
+        gpus=1 if known is None else known.gpus, degree=next(map(ledger.degree, leases), None), on_gpus=list(worker.gpus),
     )  # fmt: skip
+
+
+def _loop_view(head: "Head") -> LoopView:
+    view = head.controller.view()
+    view.off = head.loop_off if head.spec.policy.scaling != "static" else ""
+    return view
 
 
 def _watched(head: "Head", view: WorkerView) -> WorkerView:

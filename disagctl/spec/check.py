@@ -100,9 +100,9 @@ def _precisions(spec: Spec, tree: Map) -> None:
 def _spread(spec: Spec, tree: Map) -> None:
     for key, wish in spec.stages.items():
         line = line_of(tree, "stages", key, "gpus_per_replica")
-        if wish.gpus_per_replica > 1 and not key.endswith("denoise"):
+        if wish.gpus > 1 and not key.endswith("denoise"):
             raise Problem(line, f"{shown(key)} cannot be spread over several GPUs", "only denoise can", "remove it")
-        if wish.gpus_per_replica > 1 and spec.infra != ["local"]:
+        if wish.gpus > 1 and spec.infra != ["local"]:
             why = "this version rents no nodes for workers with several GPUs each"
             raise Problem(line, "gpus_per_replica is for infra: local", why, "remove it")
 
