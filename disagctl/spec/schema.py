@@ -136,6 +136,10 @@ class StageWish(_Section):
         names = [self.precision] if isinstance(self.precision, str) else self.precision
         return tuple(dict.fromkeys(name + (OFFLOAD if self.offload else "") for name in names))
 
+    def on(self, gpus: int) -> "StageWish":
+        """With so many GPUs a worker."""
+        return self if gpus == self.gpus else msgspec.structs.replace(self, gpus_per_replica=gpus)
+
     def settled(self, precision: str, own: str) -> "StageWish":
         """With only the name that a plan chose of the list. ``own``: what ``auto`` is to the planner."""
         chosen = next((name for name in self.precisions if resolved(name, own) == precision), None)
