@@ -139,7 +139,7 @@ class Engine:
                 node.said_s = now
         for worker in self.roster.workers.values():
             self._retry_role(worker, now)
-        for worker in self.roster.overdue(now, self.ledger.tasks_of):
+        for worker in self.roster.overdue(now, self.ledger.idle):
             self._end(worker)
         self.act()
 

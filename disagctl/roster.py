@@ -16,7 +16,7 @@ from stages.protocol import AgentHello, Reached, WorkerVitals, WorkerWish
 HANG_S: Final = 60.0  # a worker whose I/O thread is silent for this long is no longer vouched for, alive or not
 GREET_S: Final = 120.0  # a process that has not said Hello for this long never will
 DRAIN_S: Final = 1800.0  # longest wait for a worker to finish before it is ended
-YIELD_S: Final = 30.0  # the same, where all that it can still do is to hold results
+YIELD_S: Final = 30.0  # the same, where all that it can still do is to hold what can be made again
 
 
 class WorkerState(msgspec.Struct):
@@ -245,16 +245,13 @@ class Roster:
         place = (worker.node, worker.slot)
         self._generations[place] = self._generations.get(place, 0) + 1
 
-    def overdue(self, now: float, tasks_of: Callable[[str], int | None]) -> list[WorkerState]:
-        """Workers that drained for too long. ``tasks_of``: how many one has; None: nobody knows it, or asks for what it holds.
-
-        What one without tasks holds can be made again; and whoever should fetch it may be the very one that waits for its GPU.
-        """
+    def overdue(self, now: float, idle: Callable[[str], bool]) -> list[WorkerState]:
+        """Workers that drained for too long. Sooner: who is ``idle`` on a GPU that another waits for, which may be the very one
+        that should fetch what it holds; and who has no role, for nobody knows what it holds."""
         late = [self.workers[w] for w, since in self.draining.items() if now - since > YIELD_S]
         blocking = {w.id for node in {w.node for w in late} for some in self._blocked(node).values() for w in some}
-        tasks = {w.id: tasks_of(w.id) for w in late}
-        idle = {w for w, count in tasks.items() if count is None or (count == 0 and w in blocking)}
-        return [w for w in late if w.id in idle or now - self.draining[w.id] > DRAIN_S]
+        ended = {w.id for w in late if w.role is None or (w.id in blocking and idle(w.id))}
+        return [w for w in late if w.id in ended or now - self.draining[w.id] > DRAIN_S]
 
     def all_greeted(self) -> bool:
         """Whether every process that the agents vouch for has said what it holds."""

@@ -10,6 +10,7 @@ import msgspec
 
 from disagctl import __version__, clock
 from disagctl.distances import expected_routes
+from disagctl.engine import Engine
 from disagctl.load_watch import Kept, mean
 from disagctl.roster import WorkerState
 from disagctl.store.rows import NodeRow
@@ -70,8 +71,7 @@ def stage_view(head: "Head", role: Role) -> StageView:
     draining = [w for w in members if w.id in engine.roster.draining]
     leases = list(engine.ledger.leased(role))
     computing = {lease.worker for lease in leases if lease.started}
-    others = [w for w in engine.roster.workers.values() if w.role != role and w.has == role]
-    leaving = [w for w in others if engine.ledger.tasks_of(w.id)]
+    leaving = [w for w in engine.roster.workers.values() if w.role != role and w.has == role and has_tasks(engine, w)]
     seconds, times = engine.tally.durations.get(role, ()), head.load_watch.times[role]
     computed, remembered = engine.tally.remembered.get(role, (0, 0))
     return StageView(
@@ -107,6 +107,12 @@ def mean_batch(sizes: Collection[int]) -> float | None:
 def is_ready(ledger: Ledger, worker: WorkerState) -> bool:
     """Whether it takes tasks of the role that it is to have."""
     return worker.role is not None and ledger.takes(worker.id) == worker.role
+
+
+def has_tasks(engine: Engine, worker: WorkerState) -> bool:
+    """Whether it has work to finish."""
+    known = engine.ledger.workers.get(worker.id)
+    return known is not None and bool(known.leases)
 
 
 def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:

@@ -153,10 +153,10 @@ class Book:
         waiting = self._waiting.get(role)
         return len(waiting) if waiting is not None else 0
 
-    def tasks_of(self, worker: str) -> int | None:
-        """How many tasks the worker has; None: nothing is known of it, or of what it holds."""
+    def idle(self, worker: str) -> bool:
+        """Whether the worker is known, and has no tasks."""
         known = self.workers.get(worker)
-        return len(known.leases) if known is not None else None
+        return known is not None and not known.leases
 
     def leased(self, role: Role) -> Iterator[Lease]:
         """Tasks out with workers of the role."""

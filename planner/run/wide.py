@@ -109,7 +109,8 @@ class _Table:
 
     def _give(self, role: Role, kinds: Collection[str], seats: Sequence[SlotPlan]) -> bool:
         for seat in seats:
-            if len(seat.gpus) == self.widths[role] and self.nodes[seat.node].accelerator in kinds:
+            free = all((seat.node, gpu) not in self.taken for gpu in seat.gpus)
+            if free and len(seat.gpus) == self.widths[role] and self.nodes[seat.node].accelerator in kinds:
                 self.there.remove(seat)
                 self._take(SlotPlan(seat.node, seat.slot, role, seat.gpu))
                 return True

@@ -66,6 +66,10 @@ def test_one_that_is_too_many_becomes_another_of_its_width() -> None:
     assert at(after) == {"n1.gpu0_1": "denoise", "n1.gpu2_3": "other", "n1.gpu4_5": "other"}
     after = seat_all({DENOISE: 1, DECODE: 1}, [EIGHT], before, widths=widths)
     assert at(after) == {"n1.gpu0_1": "denoise", "n1.gpu4_5_6_7": "decode"}, "a width of its own is a seat of its own"
+    four = NodeRoom("n1", (0, 1, 2, 3))
+    before = seat_all({DENOISE: 2}, [four], widths=widths)
+    after = seat_all({DECODE: 1, OTHER: 1}, [four], before, widths=widths)
+    assert at(after) == {"n1.gpu0_1_2_3": "decode"}, "not a seat whose GPUs a wider one has taken"
 
 
 def test_another_width_and_none_are_other_seats() -> None:
