@@ -109,7 +109,7 @@ class Head(FrontDesk):
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
         )
         self.engine.roster.shares = shares_of(self.deployment)
-        self.engine.roster.bundles = bundles_of(self.deployment)
+        self.engine.roster.bundles = bundles_of(self.deployment) or None
         self.engine.roster.widths = widths
         self.events_log = EventLog(store)
         artifacts = ArtifactStore(where.artifacts, where.inputs)

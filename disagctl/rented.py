@@ -46,12 +46,10 @@ def shares_of(made: Deployment | None) -> dict[tuple[Role, str], int]:
     return {(share.role, share.accelerator): share.count for share in made.shares} if made is not None else {}
 
 
-def bundles_of(made: Deployment | None) -> dict[tuple[Bundle, str], int] | None:
-    """GPUs of a type that hold several roles; None: any may be crowded, by what finds no other."""
+def bundles_of(made: Deployment | None) -> dict[tuple[Bundle, str], int]:
+    """GPUs of a type that hold several roles."""
     shared = made.seating.shared if made is not None else {}
-    found = {(bundle, name): count for name, bundles in shared.items() for bundle, count in bundles.items()}
-    wide = made is not None and any(row.gpus_per_replica > 1 for row in made.plan.rows)
-    return found if found or wide else None
+    return {(bundle, name): count for name, bundles in shared.items() for bundle, count in bundles.items()}
 
 
 def no_seats(wanted: Mapping[Role, int], roster: Roster, made: Deployment | None, gpus: int) -> str:

@@ -1,7 +1,7 @@
 """Seats that take several GPUs of a node each; they are given out before all others. Pure.
 
-Such a seat's slot names all its GPUs (``gpu4_5_6_7``): adjacent ones where there are. They are nobody else's, unless GPUs may
-be crowded and no other is left.
+Such a seat's slot names all its GPUs (``gpu4_5_6_7``): adjacent ones where there are. They are nobody else's, but where nothing
+says what the GPUs were rented for and no other is left.
 """
 
 from collections import Counter
@@ -25,9 +25,9 @@ def seat_all(
     """As :func:`lay_out`, where the workers of some roles have several GPUs each (``widths``).
 
     Their seats come first, the widest before the others. Who is there stays; one that is too many takes another role of its
-    width; and only then new seats are filled, where fewest workers have to leave. Workers of one GPU have to leave
-    only if they find another, or if GPUs may be crowded (``bundles`` None). Who finds no seat waits. On nodes
-    without GPUs a worker is a worker, however many processes it has.
+    width; and only then new seats are filled, where fewest workers have to leave. With ``shares`` workers of one GPU have to
+    leave only if there is one elsewhere for them; without, they may have to share what is left, at worst those very
+    GPUs. Who finds no seat waits. On nodes without GPUs a worker is a worker, however many processes it has.
     """
     single = [seat for seat in before if len(seat.gpus) < 2]
     wide = {role: count for role, count in wanted.items() if (widths or {}).get(role, 1) > 1}
@@ -36,13 +36,13 @@ def seat_all(
         return lay_out(wanted, nodes, single, shares, bundles)
     rest = {role: count for role, count in wanted.items() if role not in wide}
     table = _Table(rooms, before, widths, _keepers(rest, single))
-    needed = _needed(shares or {}, bundles, wide) if bundles is not None else None
+    needed = _needed(shares, bundles or {}, wide) if shares else None
     demands = _demands(wide, shares or {}, {node.accelerator for node in rooms})
     demands.sort(key=lambda demand: (-widths[demand[0]], len(demand[1])))
     for role, kinds in [demand for demand in demands if not table.keep(*demand)]:
         _ = table.switch(role, kinds) or table.fill(role, kinds, needed)
     left = table.left(nodes)
-    found = lay_out(rest, left or (rooms if bundles is None else ()), single, shares, bundles)
+    found = lay_out(rest, left or (() if shares else rooms), single, shares, bundles)
     order = {node.node: at for at, node in enumerate(nodes)}
     return sorted([*table.given, *found], key=lambda p: (order[p.node], p.gpu or 0, len(p.slot), p.slot))
 
@@ -85,7 +85,7 @@ class _Table:
         return self._give(role, kinds, self.there[::-1])
 
     def fill(self, role: Role, kinds: Collection[str], needed: Mapping[str, int] | None) -> bool:
-        """Take so many GPUs of a node. ``needed``: by workers of one GPU, of each type; None: those may be crowded."""
+        """Take so many GPUs of a node. ``needed``: by workers of one GPU, of each type; None: those may share any."""
         choices = [
             (self._cost(node, gpus), at, gpus, node)
             for at, node in enumerate(self.nodes.values())

@@ -18,7 +18,7 @@ def seats(head: Head) -> dict[str, str]:
 async def test_a_lost_machine_is_replaced_and_its_workers_sit_on_the_new_one(cloud: Cloud, tmp_path: Path) -> None:
     head = Head(cloud, tmp_path / "db", WISHES)
     roster = head.engine.roster
-    roster.wanted, roster.widths, roster.bundles = {ENCODE: 1, DENOISE: 2}, {DENOISE: 2}, {}
+    roster.wanted, roster.widths = {ENCODE: 1, DENOISE: 2}, {DENOISE: 2}
     roster.shares = {(DENOISE, "H100"): 2, (ENCODE, "L4"): 1}
     await head.turns(10)
     kinds = {machine.node: machine.offer.accelerator for machine in cloud.machines.values()}

@@ -36,7 +36,12 @@ def test_with_no_gpu_left_the_others_share_theirs_on_this_machine_and_wait_on_re
     assert at(seat_all(wanted, [two], widths=WIDE)) == {
         "n1.gpu0_1": "denoise", "n1.gpu0": "encode", "n1.gpu1": "decode",
     }  # fmt: skip
-    assert at(seat_all(wanted, [two], bundles={}, widths=WIDE)) == {"n1.gpu0_1": "denoise"}
+    shares = {(role, ""): count for role, count in wanted.items()}
+    assert at(seat_all(wanted, [two], shares=shares, widths=WIDE)) == {"n1.gpu0_1": "denoise"}
+    three = NodeRoom("n1", (0, 1, 2))
+    assert at(seat_all(wanted, [three], shares=shares, widths=WIDE)) == {
+        "n1.gpu0_1": "denoise", "n1.gpu2": "encode", "n1.gpu2-1": "decode",
+    }, "while a node is away"  # fmt: skip
 
 
 def test_no_two_of_them_share_and_who_finds_none_waits() -> None:
@@ -90,18 +95,18 @@ WANTED = {ENCODE: 1, DENOISE: 1, DECODE: 2}
 
 
 def test_they_stand_on_the_type_that_was_rented_for_them() -> None:
-    plans = seat_all(WANTED, [L4S, *PAIRS], shares=SHARES, bundles={}, widths=WIDE)
+    plans = seat_all(WANTED, [L4S, *PAIRS], shares=SHARES, widths=WIDE)
     assert at(plans) == {"l.gpu0": "decode", "l.gpu1": "decode", "h1.gpu0_1": "denoise", "h2.gpu0": "encode"}
-    more = seat_all({**WANTED, DENOISE: 3}, [L4S, *PAIRS], shares=SHARES, bundles={}, widths=WIDE)
+    more = seat_all({**WANTED, DENOISE: 3}, [L4S, *PAIRS], shares=SHARES, widths=WIDE)
     assert Counter(at(more).values())["denoise"] == 2, "never on another type, and not on the encoder's"
 
 
 def test_a_lost_node_is_waited_for_and_nobody_is_driven_out() -> None:
-    plans = seat_all(WANTED, [L4S, *PAIRS], shares=SHARES, bundles={}, widths=WIDE)
+    plans = seat_all(WANTED, [L4S, *PAIRS], shares=SHARES, widths=WIDE)
     left = [plan for plan in plans if plan.node != "h1"]
-    assert seat_all(WANTED, [L4S, PAIRS[1]], left, SHARES, {}, WIDE) == left
+    assert seat_all(WANTED, [L4S, PAIRS[1]], left, SHARES, None, WIDE) == left
     new = NodeRoom("h3", (0, 1), "H100")
-    assert at(seat_all(WANTED, [L4S, PAIRS[1], new], left, SHARES, {}, WIDE)) == {
+    assert at(seat_all(WANTED, [L4S, PAIRS[1], new], left, SHARES, None, WIDE)) == {
         **at(left), "h3.gpu0_1": "denoise",
     }  # fmt: skip
 
@@ -109,11 +114,11 @@ def test_a_lost_node_is_waited_for_and_nobody_is_driven_out() -> None:
 def test_who_is_in_the_way_moves_once_there_is_room_for_all() -> None:
     before = [SlotPlan("h1", "gpu0", ENCODE, 0), SlotPlan("h2", "gpu0", ENCODE, 0)]
     wanted, shares = {ENCODE: 2, DENOISE: 1}, {(ENCODE, "H100"): 2, (DENOISE, "H100"): 1}
-    assert at(seat_all(wanted, PAIRS, before, shares, {}, WIDE)) == {
+    assert at(seat_all(wanted, PAIRS, before, shares, None, WIDE)) == {
         "h1.gpu0_1": "denoise", "h2.gpu0": "encode", "h2.gpu1": "encode",
     }  # fmt: skip
     wanted, shares = {ENCODE: 3, DENOISE: 1}, {(ENCODE, "H100"): 3, (DENOISE, "H100"): 1}
-    assert set(at(seat_all(wanted, PAIRS, before, shares, {}, WIDE)).values()) == {"encode"}
+    assert set(at(seat_all(wanted, PAIRS, before, shares, None, WIDE)).values()) == {"encode"}
 
 
 # --- always ---
@@ -124,18 +129,19 @@ def test_who_is_in_the_way_moves_once_there_is_room_for_all() -> None:
     later=st.lists(st.integers(0, 4), min_size=4, max_size=4),
     wide=st.lists(st.integers(1, 4), min_size=4, max_size=4),
     gpus=st.lists(st.integers(1, 6), min_size=1, max_size=3),
-    crowd=st.booleans(),
+    mode=st.sampled_from(["here", "rented", "exact"]),
 )
 def test_no_gpu_is_in_two_seats_the_width_is_kept_and_nothing_moves_needlessly(
-    counts: list[int], later: list[int], wide: list[int], gpus: list[int], crowd: bool
+    counts: list[int], later: list[int], wide: list[int], gpus: list[int], mode: str
 ) -> None:
     nodes = [NodeRoom(f"n{n}", tuple(range(count)), "x") for n, count in enumerate(gpus)]
     some = (ENCODE, DENOISE, DECODE, OTHER)
     widths = dict(zip(some, wide, strict=True))
     before: list[SlotPlan] = []
     for wanted in (dict(zip(some, counts, strict=True)), dict(zip(some, later, strict=True))):
-        shares = {} if crowd else {(role, "x"): count for role, count in wanted.items()}
-        plans = seat_all(wanted, nodes, before, shares, None if crowd else {}, widths)
+        shares = {} if mode == "here" else {(role, "x"): count for role, count in wanted.items()}
+        bundles: dict[tuple[tuple[Role, ...], str], int] | None = {} if mode == "exact" else None
+        plans = seat_all(wanted, nodes, before, shares, bundles, widths)
         assert Counter(plan.role for plan in plans) <= Counter(wanted)
         assert len({(plan.node, plan.slot) for plan in plans}) == len(plans)
         assert all(plan.gpu == slot_gpu(plan.slot) for plan in plans)
@@ -145,11 +151,11 @@ def test_no_gpu_is_in_two_seats_the_width_is_kept_and_nothing_moves_needlessly(
         single = [(plan.node, plan.gpu) for plan in plans if len(plan.gpus) == 1]
         assert len(set(wide_ones)) == len(wide_ones)
         room = sum(gpus) - len(wide_ones)
-        if not crowd or room:
+        if mode != "here" or room:
             assert not set(wide_ones) & set(single)
-        if not crowd:
+        if mode == "exact":
             assert len(set(single)) == len(single)
-        assert seat_all(wanted, nodes, plans, shares, None if crowd else {}, widths) == plans
+        assert seat_all(wanted, nodes, plans, shares, bundles, widths) == plans
         stayed = {(plan.node, plan.slot, plan.role) for plan in before if len(plan.gpus) > 1}
         for role in (role for role in some if widths[role] > 1):
             had = [seat for seat in stayed if seat[2] == role]
