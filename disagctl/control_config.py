@@ -15,6 +15,7 @@ from disagctl.spec.schema import SYNTHETIC
 from planner.domain import Role, Shape, Workload
 from planner.run.config import PolicyConfig, RoleBounds
 from stages.models.synthetic import StageOptions, parse
+from stages.protocol import ModelSource
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +94,26 @@ def declared_s(options: StageOptions, shape: Shape) -> float:
     return options.seconds if options.seconds_per_step is None else options.seconds_per_step * shape.steps
 
 
-def policy_config(spec: Spec, bounds: tuple[RoleBounds, ...], known: Known, slo_s: Mapping[str, float]) -> PolicyConfig:
-    """The policy's configuration on this machine."""
+def widths_of(sources: Mapping[Role, ModelSource]) -> dict[Role, int]:
+    """GPUs of each worker, of the roles that have several."""
+    return {role: source.ranks for role, source in sources.items() if source.ranks > 1}
+
+
+def loop_off(spec: Spec, widths: Mapping[Role, int], gpus: int) -> str:
+    """Why counts stay as they are on this machine; "" when they need not. The loop takes each worker for one GPU: it would move
+    workers to GPUs that others compute on."""
+    if spec.infra != [LOCAL] or not gpus:
+        return ""
+    return next((f"{role.stage} has {width} GPUs a worker" for role, width in widths.items()), "")
+
+
+def policy_config(
+    spec: Spec, bounds: tuple[RoleBounds, ...], known: Known, slo_s: Mapping[str, float], off: str = ""
+) -> PolicyConfig:
+    """The policy's configuration on this machine. ``off``: why it does nothing."""
     return PolicyConfig(
         roles=bounds,
-        mode=spec.policy.scaling,
+        mode="static" if off else spec.policy.scaling,
         slo_p95_s=dict(slo_s),
         load_s=known.load_s(bounds),
         launch_s=LAUNCH_S,

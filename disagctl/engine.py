@@ -139,7 +139,7 @@ class Engine:
                 node.said_s = now
         for worker in self.roster.workers.values():
             self._retry_role(worker, now)
-        for worker in self.roster.overdue(now):
+        for worker in self.roster.overdue(now, self.ledger.idle):
             self._end(worker)
         self.act()
 
@@ -263,10 +263,9 @@ class Engine:
         self.routes.left(vitals.worker)
         self._tell(self.routes.news())
         self._holding.pop(vitals.worker, None)
-        doomed = known is not None and known.doomed
-        if known is not None and not doomed and self.roster.role_of(known) is None:
-            self._wishes_of[known.node] = None  # its agent would start it anew
-        elif not doomed:
+        if known is not None and self.roster.role_of(known) is None:
+            self._wishes_of[known.node] = None  # its agent would start it anew; and another may wait for its GPUs
+        elif known is None or not known.doomed:
             self.desk.event("worker_lost", f"{vitals.worker}: {why}")
         charge = None if vitals.exit_code is None else vitals.computing
         self.ledger.worker_lost(vitals.worker, why, charge)

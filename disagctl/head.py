@@ -19,7 +19,7 @@ import psutil
 
 from disagctl import clock, keys, precheck, state
 from disagctl.artifacts import ArtifactStore
-from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
+from disagctl.control_config import Known, first_counts, loop_off, places, policy_config, role_bounds, widths_of, within
 from disagctl.controller import (
     Controller,
     OneMachine,
@@ -46,7 +46,7 @@ from disagctl.models import card_of
 from disagctl.nodes import Nodes, reconcile_forever
 from disagctl.objectives import Objectives
 from disagctl.provision.choose import provisioner_of, torch_needed
-from disagctl.rented import bracketed, bundles_of, load_deployment, recipe, relay_prefix, shares_of
+from disagctl.rented import bracketed, bundles_of, load_deployment, no_seats, recipe, relay_prefix, shares_of
 from disagctl.renting_loop import Landlord, rented_config
 from disagctl.roster import Roster
 from disagctl.service import ModelInfo
@@ -98,15 +98,19 @@ class Head(FrontDesk):
         models = model_infos(self.spec, self.record.created_at)
         self.bounds = role_bounds(self.spec, models)
         self.places = places(self.spec, self.bounds, len(gpus()))
+        sources = sources_of(self.spec, models)
+        widths = widths_of(sources)
+        self.loop_off = loop_off(self.spec, widths, len(gpus()))  # why counts stay as planned
         self.engine = Engine(
             Ledger(0, ledger_limits(self.spec)),
             Roster(self._first_counts()),
             0,
-            sources_of(self.spec, models),
+            sources,
             self.spec.pipeline.prefetch if self.spec.pipeline.mode == "async" else 0,
         )
         self.engine.roster.shares = shares_of(self.deployment)
         self.engine.roster.bundles = bundles_of(self.deployment) or None
+        self.engine.roster.widths = widths
         self.events_log = EventLog(store)
         artifacts = ArtifactStore(where.artifacts, where.inputs)
         super().__init__(
@@ -118,7 +122,6 @@ class Head(FrontDesk):
         self.engine.sender, self.engine.desk, self.engine.alarm = self.hub, self, self._wake_at
         self._alarm_s = math.inf
         self.was_ready = False
-        self.loop_off = ""  # why counts stay as planned
         limits = self.spec.budget
         self.budget = {
             k: v for k in ("max_usd_per_hour", "max_usd_total") if (v := getattr(limits, k)) is not None
@@ -190,7 +193,7 @@ class Head(FrontDesk):
                 raise ValueError(msg)
             pins.update(dict.fromkeys(roles, count))
         wanted = {b.role: pins.get(b.role, within(counts_before[b.role], b)) for b in self.bounds}
-        self._check_room(sum(wanted.values()) - sum(roster.wanted.values()))
+        self._check_room(wanted)
         await self._store.write(set_meta("wanted", encode_counts(pins)))
         roster.wanted, self.controller.pins = wanted, pins
         self.event("scale", ", ".join(f"{r}={n}" for r, n in wanted.items()) + (" (auto)" if auto else " (pinned)"))
@@ -198,11 +201,17 @@ class Head(FrontDesk):
         self.engine.rewish()
         self.engine.act()
 
-    def _check_room(self, more: int) -> None:
-        """Refuse what this machine cannot hold, judged by the workers there are. Raises ValueError."""
+    def _check_room(self, wanted: dict[Role, int]) -> None:
+        """Refuse what this machine cannot hold, judged by the workers there are, and workers of several GPUs beyond those that
+        were planned for. Raises ValueError."""
+        roster = self.engine.roster
+        msg = no_seats(wanted, roster, self.deployment, len(gpus()))
+        if msg:
+            raise ValueError(msg)
         if self.deployment is not None:
             return  # they run elsewhere
-        sizes = [w.rss_bytes for w in self.engine.roster.workers.values() if w.rss_bytes]
+        more = sum(wanted.values()) - sum(roster.wanted.values())
+        sizes = [w.rss_bytes for w in roster.workers.values() if w.rss_bytes]
         need = more * sum(sizes) // len(sizes) if sizes else 0
         free = int(psutil.virtual_memory().available)
         if need > free:
@@ -350,7 +359,7 @@ class Head(FrontDesk):
 
     def _first_counts(self) -> dict[Role, int]:
         """Workers of each role before anything was decided: the plan's, else the spec's."""
-        moving = self.spec.policy.scaling != "static"
+        moving = self.spec.policy.scaling != "static" and not self.loop_off
         counts = first_counts(self.bounds, self.places if moving else None)
         planned = self.deployment.wanted if self.deployment is not None else {}
         return counts | {role: count for role, count in planned.items() if role in counts}
@@ -363,7 +372,7 @@ class Head(FrontDesk):
         if made is None:
             known = Known(self.spec, self.where.spec)
             predict: Predict = known.seconds
-            config = policy_config(self.spec, self.bounds, known, slo_s)
+            config = policy_config(self.spec, self.bounds, known, slo_s, self.loop_off)
         else:
             config, predict, self.loop_off = rented_config(self.spec, self.bounds, made, slo_s, seating)
         policy = Policy(config, predict, memory_of(stored.get("policy", "")))

@@ -109,6 +109,8 @@ def up(
     where = paths(spec.name)
     models = precheck.cards(spec)
     precheck.check_precisions(spec, models)
+    if spec.infra == LOCAL:
+        precheck.check_gpus(spec, models)
     if wants_machine(spec):
         if where.record.exists():
             check_place(where, read_record(where), spec)

@@ -20,7 +20,9 @@ from disagctl.errors import InfeasibleError, UsageError
 from disagctl.models import card_of, weight_bytes
 from disagctl.spec import Spec
 from disagctl.state import ServiceRecord
+from planner.domain import Role
 from planner.precision import FORMATS, is_quantised, split_precision
+from planner.run.wide import too_many
 from stages.hardware import address_towards, gpus
 from stages.models.base import ModelCard, ModelError
 from stages.models.registry import BUILTIN
@@ -121,6 +123,19 @@ def check_precisions(spec: Spec, models: dict[str, ModelCard]) -> None:
                 )  # fmt: skip
 
 
+def check_gpus(spec: Spec, models: dict[str, ModelCard]) -> None:
+    """Workers of several GPUs each must find them on this machine. Where there is none, they compute on the CPU."""
+    wishes = {Role(name, stage): spec.wish(name, stage) for name, card in models.items() for stage in card.stages}
+    wanted = {role: wish.replicas.min if wish.replicas else 1 for role, wish in wishes.items()}
+    here = len(gpus())
+    why = too_many(wanted, {role: wish.gpus for role, wish in wishes.items()}, here) if here else ""
+    if why:
+        raise InfeasibleError(
+            "this machine has too few GPUs", why=why, code="too_few_gpus",
+            next="lower stages.*.gpus_per_replica, or stages.*.replicas",
+        )  # fmt: skip
+
+
 def check_memory(spec: Spec, models: dict[str, ModelCard]) -> None:
     """Weights of all workers must fit into what is free. CPU workers load half precision as float32: twice the bytes."""
     on_gpu = gpus()
@@ -131,7 +146,7 @@ def check_memory(spec: Spec, models: dict[str, ModelCard]) -> None:
         weights = weight_bytes(source)
         base = WORKER_BYTES if entry.id == "synthetic" else TORCH_BYTES
         for stage in models[entry.name].stages:
-            count = spec.replicas(entry.name, stage)[0] * spec.wish(entry.name, stage).gpus_per_replica
+            count = spec.replicas(entry.name, stage)[0] * spec.wish(entry.name, stage).gpus
             held = weights.get(stage, 0) * (1 if on_gpu else 2) * share_on_device(spec.source(entry, stage).precision)
             need += count * (int(held) + (0 if on_gpu else base))
     if need > free:

@@ -1,6 +1,7 @@
 """A service's plan as it is kept beside its spec, and what the head makes of it."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -9,12 +10,14 @@ import msgspec
 from disagctl.errors import UsageError
 from disagctl.keys import KeyPair
 from disagctl.node_book import Recipe
+from disagctl.roster import Roster
 from disagctl.spec import Spec
 from disagctl.spending import head_row
 from disagctl.state import ServicePaths, ServiceRecord, write_private
 from planner.domain import Role
 from planner.run.fleet import Bundle, NodeWish
 from planner.run.rent import Deployment
+from planner.run.wide import too_many
 from stages.boot import Bootstrap
 
 LOCAL: Final = ["local"]
@@ -47,6 +50,20 @@ def bundles_of(made: Deployment | None) -> dict[tuple[Bundle, str], int]:
     """GPUs of a type that hold several roles."""
     shared = made.seating.shared if made is not None else {}
     return {(bundle, name): count for name, bundles in shared.items() for bundle, count in bundles.items()}
+
+
+def no_seats(wanted: Mapping[Role, int], roster: Roster, made: Deployment | None, gpus: int) -> str:
+    """Why so many workers of several GPUs each find none; "". ``gpus``: this machine's, where nothing is rented."""
+    if made is None:
+        why = too_many(wanted, roster.widths, gpus) if gpus else ""
+        return f"this machine has too few GPUs ({why})" if why else ""
+    beyond = next((role for role in roster.widths if wanted.get(role, 0) > made.wanted.get(role, 0)), None)
+    if beyond is None:
+        return ""
+    planned, width = made.wanted.get(beyond, 0), roster.widths[beyond]
+    return (
+        f"GPUs were rented for {planned} of {beyond.stage}, of {width} each: set its replicas and run up again for more"
+    )
 
 
 def recipe(where: ServicePaths, record: ServiceRecord, spec: Spec, pair: KeyPair, made: Deployment | None) -> Recipe:

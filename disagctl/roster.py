@@ -3,18 +3,20 @@
 The ledger knows workers that can take tasks; the roster knows every process, also one that loads, drains or hangs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
 from planner.domain import Role
-from planner.run.fleet import UNKNOWN, Bundles, NodeRoom, Seat, Shares, SlotPlan, by_worth, lay_out, slot_gpu
+from planner.run.fleet import UNKNOWN, Bundles, NodeRoom, Seat, Shares, SlotPlan, by_worth, slot_gpu, slot_gpus
+from planner.run.wide import Widths, seat_all
 from stages.protocol import AgentHello, Reached, WorkerVitals, WorkerWish
 
 HANG_S: Final = 60.0  # a worker whose I/O thread is silent for this long is no longer vouched for, alive or not
 GREET_S: Final = 120.0  # a process that has not said Hello for this long never will
 DRAIN_S: Final = 1800.0  # longest wait for a worker to finish before it is ended
+YIELD_S: Final = 30.0  # the same, where all that it can still do is to hold what can be made again
 
 
 class WorkerState(msgspec.Struct):
@@ -48,8 +50,13 @@ class WorkerState(msgspec.Struct):
 
     @property
     def gpu(self) -> int | None:
-        """The GPU it runs on."""
+        """The GPU it runs on, the first of several."""
         return slot_gpu(self.slot)
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """All GPUs it runs on."""
+        return slot_gpus(self.slot)
 
 
 class NodeState(msgspec.Struct):
@@ -93,6 +100,7 @@ class Roster:
         self.reach: dict[tuple[str, str], float | None] = {}  # (who knocked, at whom) → ms; None: no answer
         self.shares: Shares = {}  # of those wanted, how many on GPUs of a type
         self.bundles: Bundles | None = None  # GPUs that hold several roles; None: any may be crowded
+        self.widths: Widths = {}  # GPUs of each worker, of the roles that have several
         self.by_actual = False  # shares name the GPUs that are there, not those that were wished for
         self.rented: dict[str, Rented] = {}  # by node; none for ``infra: local``
         self.leaving: set[str] = set()  # nodes that are to be given back: no slots there
@@ -165,7 +173,8 @@ class Roster:
         there = {(w.node, w.slot): self._seat(w, tasks) for w in self.workers.values() if not w.doomed}
         coming = [Seat(plan) for plan in self.plans if (plan.node, plan.slot) not in there]
         rooms = [self._room(n) for n in nodes if n.greeted and n.id not in self.leaving]
-        self.plans = lay_out(self.wanted, rooms, by_worth([*there.values(), *coming]), self.shares, self.bundles)
+        seats = by_worth([*there.values(), *coming])
+        self.plans = seat_all(self.wanted, rooms, seats, self.shares, self.bundles, self.widths)
         self._roles = {(plan.node, plan.slot): plan.role for plan in self.plans}
         return self.plans
 
@@ -192,21 +201,35 @@ class Roster:
             return f"{len(gpus)} GPU(s)"
         return f"no NVIDIA device: its CPU stands in for {rented.actual}:{rented.count}" if rented else "no GPU"
 
-    def device(self, plan: SlotPlan) -> int | None:
-        """The GPU that the planned worker computes on; None: the CPU."""
-        node = self.nodes.get(plan.node)
-        return plan.gpu if node is not None and plan.gpu in node.gpus else None
+    def devices(self, node: str, slot: str) -> tuple[int, ...]:
+        """The GPUs that a worker in the slot computes on; none: the CPU."""
+        known, gpus = self.nodes.get(node), slot_gpus(slot)
+        return gpus if known is not None and set(gpus) <= set(known.gpus) else ()
 
     def wishes(self, node: str) -> tuple[WorkerWish, ...]:
-        """The complete list for a node: what is planned, and what is still draining."""
-        planned = [p for p in self.plans if p.node == node]
-        out = [WorkerWish(p.slot, self.device(p), self._generations.get((node, p.slot), 0)) for p in planned]
-        names = {p.slot for p in planned}
-        draining = (w for w in self.workers.values() if w.node == node and w.id in self.draining)
-        out += [
-            WorkerWish(w.slot, w.gpu, self._generations.get((node, w.slot), 0)) for w in draining if w.slot not in names
-        ]
-        return tuple(out)
+        """The complete list for a node: what is planned and has its GPUs free, and what is still draining."""
+        waiting = self._blocked(node)
+        names = dict.fromkeys(p.slot for p in self.plans if p.node == node and p.slot not in waiting)
+        names |= dict.fromkeys(w.slot for w in self.workers.values() if w.node == node and w.id in self.draining)
+        return tuple(self._wish(node, slot) for slot in names)
+
+    def _wish(self, node: str, slot: str) -> WorkerWish:
+        gpus = self.devices(node, slot)
+        return WorkerWish(slot, gpus[0] if gpus else None, self._generations.get((node, slot), 0), gpus[1:])
+
+    def _blocked(self, node: str) -> dict[str, list[WorkerState]]:
+        """Slots whose GPUs other workers have yet to leave, and these. Where either has several GPUs nobody begins beside who
+        leaves: its memory is not free before."""
+        mine = self._of_node.get(node, {}).values()
+        planned = {p.slot: p.gpus for p in self.plans if p.node == node}
+        filled = {w.slot for w in mine if not w.doomed}
+        going = [w for w in mine if w.slot not in planned]
+        found: dict[str, list[WorkerState]] = {}
+        for slot, gpus in planned.items():
+            before = [w for w in going if set(w.gpus) & set(gpus) and max(len(w.gpus), len(gpus)) > 1]
+            if before and slot not in filled:
+                found[slot] = before
+        return found
 
     def doom(self, worker: WorkerState) -> None:
         """Have the worker's process ended, and replaced if its slot is (or will again be) wanted."""
@@ -215,9 +238,13 @@ class Roster:
         place = (worker.node, worker.slot)
         self._generations[place] = self._generations.get(place, 0) + 1
 
-    def overdue(self, now: float) -> list[WorkerState]:
-        """Workers that drained for too long."""
-        return [self.workers[w] for w, since in self.draining.items() if now - since > DRAIN_S]
+    def overdue(self, now: float, idle: Callable[[str], bool]) -> list[WorkerState]:
+        """Workers that drained for too long. Sooner: who is ``idle`` on a GPU that another waits for, which may be the very one
+        that should fetch what it holds; and who has no role, for nobody knows what it holds."""
+        late = [self.workers[w] for w, since in self.draining.items() if now - since > YIELD_S]
+        blocking = {w.id for node in {w.node for w in late} for some in self._blocked(node).values() for w in some}
+        ended = {w.id for w in late if w.role is None or (w.id in blocking and idle(w.id))}
+        return [w for w in late if w.id in ended or now - self.draining[w.id] > DRAIN_S]
 
     def all_greeted(self) -> bool:
         """Whether every process that the agents vouch for has said what it holds."""

@@ -17,6 +17,7 @@ from disagctl.store.rows import NodeRow
 from disagctl.views import (
     ClassView,
     HeadView,
+    LoopView,
     NodeView,
     RequestCounts,
     RouteView,
@@ -56,7 +57,7 @@ def status_view(head: "Head") -> StatusView:
         events=head.events_log.last(RECENT_EVENTS),
         requests_per_min=float(sum(1 for t in head.finished_at if now - t <= 60.0)),
         p95_s=percentile(head.latencies_s),
-        loop=head.controller.view(),
+        loop=_loop_view(head),
         classes=[_class_view(head, model, shape, kept) for (model, shape), kept in head.load_watch.classes.items()],
         troubles=list(head.nodes.failures.values()),
     )
@@ -123,8 +124,14 @@ def worker_view(ledger: Ledger, worker: WorkerState) -> WorkerView:
     return WorkerView(
         worker.id, worker.node, role.model, role.stage, _worker_state(ledger, worker, busy=busy), worker.pid, busy,
         gpu=worker.gpu, rss_bytes=worker.rss_bytes, load_s=worker.load_s, why=worker.why, failed=worker.fatal,
-        gpus=1 if known is None else known.gpus, degree=next(map(ledger.degree, leases), None),
+        gpus=1 if known is None else known.gpus, degree=next(map(ledger.degree, leases), None), on_gpus=list(worker.gpus),
     )  # fmt: skip
+
+
+def _loop_view(head: "Head") -> LoopView:
+    view = head.controller.view()
+    view.off = head.loop_off if head.spec.policy.scaling != "static" else ""
+    return view
 
 
 def _watched(head: "Head", view: WorkerView) -> WorkerView:

@@ -55,6 +55,7 @@ class StageView(msgspec.Struct):
 
 class LoopView(msgspec.Struct):
     """The control loop. decisions: number by reason; ``why``: of the last one. core_share: of one core, since its start.
+    ``off``: why counts stay as they are although the spec asks for more than ``static``.
 
     seconds: of one request of a shape, by ``role@GPU``, as measured. delays: seconds to load and to drain a role, and to launch
     a machine (expected until measured).
@@ -73,6 +74,7 @@ class LoopView(msgspec.Struct):
     core_share: float = 0.0
     seconds: dict[str, dict[str, float]] = {}
     delays: dict[str, float] = {}
+    off: str = ""
 
 
 class NodeView(msgspec.Struct):
@@ -110,7 +112,7 @@ class TroubleView(msgspec.Struct):
 class WorkerView(msgspec.Struct):
     """One worker process. ``why`` says what keeps it from being ready. ``utilisation``: the fraction of the last minute or so
     that it computed; None: not known yet. ``gpus``: that it has to spread a task over; ``degree``: those that its present task
-    is spread over, None: it has no task, or one GPU."""
+    is spread over, None: it has no task, or one GPU. ``on_gpus``: its node's GPUs that it is on; ``gpu``: the first."""
 
     id: str
     node: str
@@ -127,6 +129,7 @@ class WorkerView(msgspec.Struct):
     utilisation: float | None = None
     gpus: int = 1
     degree: int | None = None
+    on_gpus: list[int] = []
 
 
 class RouteView(msgspec.Struct, rename={"source": "from", "target": "to"}):

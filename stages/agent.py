@@ -68,7 +68,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=self.log.fd,
             stderr=self.log.fd,
-            env=worker_environment(boot.gpu),
+            env=worker_environment(boot.gpus),
             pass_fds=(self.recorder.fileno(),),
         )
         self._ps = psutil.Process(self.popen.pid)
@@ -252,7 +252,7 @@ class Agent:
             transport=boot.transport,
             pipeline=boot.pipeline,
             prefetch=boot.prefetch,
-            gpu=action.gpu,
+            gpus=action.gpus,
             trusted=self.trusted,
             mooncake=boot.mooncake,
             relay=boot.relay,

@@ -49,7 +49,7 @@ class WorkerBoot(msgspec.Struct, frozen=True):
     transport: str
     pipeline: str
     prefetch: int
-    gpu: int | None = None
+    gpus: tuple[int, ...] = ()  # that it is shown; none: it computes on the CPU
     recorder_fd: int | None = None
     trusted: tuple[str, ...] = ()  # networks where Mooncake may be used; empty: nowhere
     mooncake: str = "tcp"  # its protocol

@@ -446,6 +446,12 @@ class WorkerWish(msgspec.Struct, frozen=True):
     slot: str
     gpu: int | None = None
     generation: int = 0  # a higher one replaces the process in the slot (a hung worker)
+    beside: tuple[int, ...] = ()  # further GPUs that it computes on
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """All GPUs that it is to be shown; none: it computes on the CPU."""
+        return () if self.gpu is None else (self.gpu, *self.beside)
 
 
 class Wishes(msgspec.Struct, frozen=True, tag="wishes"):

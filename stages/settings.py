@@ -1,20 +1,21 @@
 """The one module of ``stages`` that reads the environment."""
 
 import os
+from collections.abc import Iterable
 from typing import Final
 
 FROZEN_PEER_S: Final = 8  # Mooncake waits half a minute for a peer that does not move, unless told otherwise
 
 
-def worker_environment(gpu: int | None) -> dict[str, str]:
-    """Environment of a worker process: ours, one torch thread, and exactly the GPU it was given (or none)."""
+def worker_environment(gpus: Iterable[int]) -> dict[str, str]:
+    """Environment of a worker process: ours, one torch thread, and exactly the GPUs it was given (or none)."""
     env = dict(os.environ)
     env.setdefault("OMP_NUM_THREADS", "1")
     env.setdefault("MKL_NUM_THREADS", "1")
     env["PYTHONUNBUFFERED"] = "1"
     env.setdefault("MC_TCP_PROGRESS_TIMEOUT_SEC", str(FROZEN_PEER_S))
     env.setdefault("MC_LOG_LEVEL", "ERROR")
-    env["CUDA_VISIBLE_DEVICES"] = "" if gpu is None else str(gpu)
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in gpus)
     env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-ml-py counts them
     return env
 

@@ -20,7 +20,7 @@ class Start(msgspec.Struct, frozen=True):
 
     slot: str
     worker: str
-    gpu: int | None
+    gpus: tuple[int, ...]
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class SlotBook:
     def __init__(self, node: str) -> None:
         self.node = node
         self.slots: dict[str, Slot] = {}
-        self._doomed: dict[str, str] = {}  # worker → slot, of slots no longer wished for
+        self._doomed: dict[str, WorkerWish] = {}  # worker → what it was started for, of those to be ended
         self._starts: dict[str, int] = {}  # by slot, also of those that come and go
 
     def wish(self, wishes: Iterable[WorkerWish]) -> None:
@@ -56,11 +56,11 @@ class SlotBook:
         for name in [n for n in self.slots if n not in wanted]:
             slot = self.slots.pop(name)
             if slot.worker is not None:
-                self._doomed[slot.worker] = name
+                self._doomed[slot.worker] = slot.wish
         for name, wish in wanted.items():
             slot = self.slots.setdefault(name, Slot(wish, generation=wish.generation))
             if wish.generation > slot.generation and slot.worker is not None:
-                self._doomed[slot.worker] = name
+                self._doomed[slot.worker] = slot.wish
                 slot.worker = None
             slot.wish, slot.generation = wish, wish.generation
 
@@ -76,11 +76,18 @@ class SlotBook:
 
     def actions(self, now: float) -> list[Start | Kill]:
         """What to do now. Started slots count as filled at once; killed ones until ``died``."""
-        out: list[Start | Kill] = [Kill(slot, worker) for worker, slot in self._doomed.items()]
-        busy = set(self._doomed.values())
+        out: list[Start | Kill] = [Kill(wish.slot, worker) for worker, wish in self._doomed.items()]
         for name, slot in self.slots.items():
-            if slot.worker is None and name not in busy and now >= slot.not_before_s:
+            if slot.worker is not None or now < slot.not_before_s:
+                continue
+            if not any(in_the_way(wish, slot.wish) for wish in self._doomed.values()):
                 self._starts[name] = self._starts.get(name, 0) + 1
                 slot.worker, slot.started_s = f"{self.node}.{name}.{self._starts[name]}", now
-                out.append(Start(name, slot.worker, slot.wish.gpu))
+                out.append(Start(name, slot.worker, slot.wish.gpus))
         return out
+
+
+def in_the_way(ends: WorkerWish, starts: WorkerWish) -> bool:
+    """Whether one worker must have ended before the other starts: in the same slot, or on a GPU that either has whole."""
+    whole = max(len(ends.gpus), len(starts.gpus)) > 1
+    return ends.slot == starts.slot or (whole and not set(ends.gpus).isdisjoint(starts.gpus))

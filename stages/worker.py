@@ -135,7 +135,7 @@ class Worker:
             (*faulty([self._fetcher() for _ in range(MAX_FETCHES)]), self._fetcher()),
             HeadUploader(boot, self._fetcher()),
             Recorder(boot.recorder_fd),
-            "cpu" if boot.gpu is None else "cuda:0",  # the agent shows us one GPU
+            "cuda:0" if boot.gpus else "cpu",  # the first that we are shown; others are for our ranks
             OutputCache() if boot.encoder_cache else None,
         )
         self.context: zmq.Context[Any] = zmq.Context()

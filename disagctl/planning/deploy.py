@@ -11,9 +11,11 @@ from disagctl.planning.gather import Inputs, gather
 from disagctl.planning.plan_file import whole
 from disagctl.planning.profiles import PRECISIONS
 from disagctl.planning.renter import Renter, as_planned
+from disagctl.planning.rules import startable
 from disagctl.planning.saved import accept
 from disagctl.planning.solver_process import Waiting, solve
 from disagctl.planning.sweep import job_of
+from disagctl.planning.widths import widths
 from disagctl.spec import Spec
 from planner.plan import Infeasible, Plan, Running
 from planner.plan.market import sku, usable_offers
@@ -32,7 +34,10 @@ def deploy(
     plan's), SpecError, WaitTimeout.
     """
     inputs = gather(spec, path)
-    inputs.request = msgspec.structs.replace(inputs.request, running=running)
+    roles = [(model.name, stage) for model in inputs.request.models for stage in model.stages]
+    inputs.request = msgspec.structs.replace(
+        inputs.request, running=running, rules=startable(inputs.request.rules, roles)
+    )
     if saved is not None:
         plan = _repriced(saved, spec, path, inputs)
     else:
@@ -78,9 +83,10 @@ def _repriced(path: Path, spec: Spec, spec_path: Path, inputs: Inputs) -> Plan:
 
 
 def settle(spec: Spec, plan: Plan) -> None:
-    """Set the spec's precisions to the plan's. Raises InfeasibleError for a stage that is planned in two."""
+    """Set the spec's precisions and GPUs a worker to the plan's. Raises InfeasibleError for a stage planned in two ways."""
     own = {entry.name: PRECISIONS[entry.dtype] for entry in spec.models}
     chosen: dict[tuple[str, str], str] = {}
+    gpus = widths(plan.rows)
     for row in plan.rows:
         for stage, precision in of_stages(row.precision, row.stage.split("+")).items():
             if chosen.setdefault((row.model, stage), precision) != precision:
@@ -91,19 +97,13 @@ def settle(spec: Spec, plan: Plan) -> None:
                 )  # fmt: skip
     for (model, stage), precision in chosen.items():
         wish = spec.wish(model, stage)
-        if (settled := wish.settled(precision, own[model])) != wish:
+        settled = wish.settled(precision, own[model]).on(gpus[model, stage])
+        if settled != wish:
             spec.stages[f"{model}.{stage}"] = settled
 
 
 def _check(plan: Plan) -> None:
     """What this version cannot start."""
-    wide = next((row for row in plan.rows if row.gpus_per_replica > 1), None)
-    if wide is not None:
-        raise InfeasibleError(
-            f"the plan has {wide.stage} on {wide.gpus_per_replica} GPUs a replica", code="gpus_per_replica",
-            why="this version gives each worker one GPU",
-            next=f"name what fits on one: stages.{wide.stage}.resources.accelerators: ['{wide.offer.accelerator}:1', …]",
-        )  # fmt: skip
     unpriced = next((node.offer for node in plan.nodes if not 0 <= node.offer.usd_per_hour < float("inf")), None)
     if unpriced is not None:
         raise OverBudgetError(

@@ -5,7 +5,7 @@ from collections import defaultdict
 from msgspec.structs import replace
 
 from disagctl.planning.renter import precisions_of
-from planner.domain import Role, Shape
+from planner.domain import Prediction, Role, Shape
 from planner.facts import Book
 from planner.facts.perf import LEAST_LOAD_S, LOAD_GIB_PER_S
 from planner.plan import PlanRequest
@@ -20,13 +20,13 @@ class Known:
     def __init__(self, request: PlanRequest) -> None:
         self._book = Book(request.profiles, request.facts, request.gpus)
         self._precisions = precisions_of(request)
+        self._widths = {Role(rule.model, rule.stage): rule.gpus for rule in request.rules if rule.gpus}
         self.fits: Fits = fits_of(request, self._book)
         self.together = {name: self._together(name, request) for name in self.fits}
 
     def seconds(self, role: Role, accelerator: str, shape: Shape) -> float | None:
         """Of one request; None: nothing is known."""
-        precision = self._precisions.get(role, "")
-        found = self._book.predict(role.model, role.stage, accelerator, shape, 1, precision)
+        found = self._predict(role, accelerator, shape)
         return found.seconds if found is not None else None
 
     def _together(self, accelerator: str, request: PlanRequest) -> Together:
@@ -43,12 +43,16 @@ class Known:
 
     def load_s(self, role: Role, accelerator: str, shape: Shape) -> float:
         """Measured, or derived from the weights; ten seconds at least where it is derived."""
-        precision = self._precisions.get(role, "")
-        found = self._book.predict(role.model, role.stage, accelerator, shape, 1, precision)
+        found = self._predict(role, accelerator, shape)
         if found is None or (found.load_s is None and found.weights_gib is None):
             return LEAST_LOAD_S
         derived = max((found.weights_gib or 0.0) / LOAD_GIB_PER_S, LEAST_LOAD_S)
         return found.load_s if found.load_s is not None else derived
+
+    def _predict(self, role: Role, accelerator: str, shape: Shape) -> Prediction | None:
+        """On as many GPUs as a worker has."""
+        gpus, precision = self._widths.get(role, 1), self._precisions.get(role, "")
+        return self._book.predict(role.model, role.stage, accelerator, shape, gpus, precision)
 
 
 def fits_of(request: PlanRequest, book: Book) -> dict[str, frozenset[Bundle]]:

@@ -28,8 +28,8 @@ def plan(spec: Spec) -> dict[str, Any]:
     rows: list[dict[str, Any]] = [
         {
             "model": entry.name, "stage": stage, "offer": offer, "nodes": 1, "replicas": spec.replicas(entry.name, stage)[0],
-            "gpus_per_replica": 1 if cards else 0, "seconds_per_request": None, "utilisation": None, "usd_per_hour": 0.0,
-            "source": None, "routes": [],
+            "gpus_per_replica": spec.wish(entry.name, stage).gpus if cards else 0, "seconds_per_request": None,
+            "utilisation": None, "usd_per_hour": 0.0, "source": None, "routes": [],
         }
         for entry in spec.models
         for stage in known_stages(entry) or STAGES

@@ -58,11 +58,13 @@ def declared(spec: Spec, workload: Workload, gpus: Iterable[Gpu]) -> dict[str, l
         shapes = [one.shape for one in workload.classes if one.model == entry.name]
         found[entry.name] = [
             Profile(
-                entry.name, stage, gpu.name, shape, seconds=max(_waits_s(options, shape), LEAST_S),
+                entry.name, stage, gpu.name, shape, seconds=max(_waits_s(options, shape) * options.share_of(count), LEAST_S),
                 peak_gib=max(options.weights_gib, LEAST_GIB), source="measured", precision=PRECISIONS[entry.dtype],
                 weights_gib=options.weights_gib, load_s=options.load_s, error=0.0, origin="declared in the spec",
+                gpus=count,
             )
             for stage, options in stages.items() for shape in shapes for gpu in gpus
+            for count in sorted({1, spec.wish(entry.name, stage).gpus})
         ]  # fmt: skip
     return found
 

@@ -135,12 +135,13 @@ def precisions_of(request: PlanRequest) -> dict[Role, str]:
 
 
 def as_planned(request: PlanRequest, plan: Plan) -> PlanRequest:
-    """The request with each stage held as the plan has it: what is rented later loads the same weights."""
-    chosen: dict[Role, str] = {}
+    """The request with each stage held as the plan has it, on as many GPUs: what is rented later loads the same weights."""
+    chosen: dict[Role, tuple[str, int]] = {}
     for row in plan.rows:
         for stage, precision in of_stages(row.precision, row.stage.split("+")).items():
-            chosen.setdefault(Role(row.model, stage), precision)
+            chosen.setdefault(Role(row.model, stage), (precision, row.gpus_per_replica))
     rules = {Role(rule.model, rule.stage): rule for rule in request.rules}
-    for role, precision in chosen.items():
-        rules[role] = replace(rules.get(role) or StageRule(role.model, role.stage), precisions=(precision,))
+    for role, (precision, gpus) in chosen.items():
+        rule = rules.get(role) or StageRule(role.model, role.stage)
+        rules[role] = replace(rule, precisions=(precision,), gpus=gpus if gpus > 1 else rule.gpus)
     return replace(request, rules=tuple(rules.values()), offers=tuple(usable_offers(request)), running=())

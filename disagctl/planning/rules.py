@@ -16,6 +16,7 @@ from planner.domain import Offer
 from planner.facts.names import canonical, known
 from planner.plan import Quota, StageRule
 from planner.precision import AUTO
+from stages.models.cards import SPREADABLE
 
 # SkyPilot's keys that choose a machine in ways that no price list tells of.
 _UNHEEDED: Final = {
@@ -114,7 +115,15 @@ def _rule(role: Role, wish: Wish, kinds: tuple[str, ...] | None) -> StageRule:
         max_gpus=max(count for count in counts if count) if all(counts) else None,
         kinds=kinds,
         precisions=None if wish.stage.precisions == (AUTO,) else wish.stage.precisions,
+        gpus=wish.stage.gpus_per_replica,
     )
+
+
+def startable(rules: Iterable[StageRule], roles: Iterable[Role]) -> tuple[StageRule, ...]:
+    """The rules, and that only the stage that workers can spread over several GPUs has any."""
+    known = {(rule.model, rule.stage): rule for rule in rules}
+    every = [known.get(role) or StageRule(*role) for role in roles]
+    return tuple(rule if rule.stage == SPREADABLE else msgspec.structs.replace(rule, max_gpus=1) for rule in every)
 
 
 def capped(spec: Spec, offers: Iterable[Offer], lines: Lines) -> tuple[tuple[Offer, ...], tuple[Quota, ...], list[str]]:

@@ -17,6 +17,7 @@ from disagctl.planning.files import Lines
 from disagctl.planning.plan_file import SavedOffer, SavedPlan, read_plan
 from disagctl.planning.profiles import PRECISIONS
 from disagctl.planning.rules import capped
+from disagctl.planning.widths import widths
 from disagctl.spec import Spec
 from disagctl.spec.infra import LOCAL
 from disagctl.spec.units import Range
@@ -48,8 +49,8 @@ def accept(path: Path, spec: Spec, spec_path: Path) -> SavedPlan:
 
 
 def follow(path: Path, spec: Spec) -> None:
-    """For this machine: set the spec's replicas and precisions to the plan's. Raises as ``accept`` does, and InfeasibleError
-    for what this version cannot start."""
+    """For this machine: set the spec's replicas, precisions and GPUs a worker to the plan's. Raises as ``accept`` does, and
+    InfeasibleError for what this version cannot start."""
     saved = read_plan(path)
     elsewhere = sorted({row.offer.cloud for row in saved.rows} - {LOCAL})
     if saved.name == spec.name and elsewhere:
@@ -67,9 +68,10 @@ def follow(path: Path, spec: Spec) -> None:
             )  # fmt: skip
         counts[row.model, row.stage] = counts.get((row.model, row.stage), 0) + row.replicas
         formats[row.model, row.stage] = row.precision
-    own = {entry.name: PRECISIONS[entry.dtype] for entry in spec.models}
+    own, gpus = {entry.name: PRECISIONS[entry.dtype] for entry in spec.models}, widths(saved.rows)
     for (model, stage), count in counts.items():
-        wish = spec.wish(model, stage).settled(formats[model, stage], own[model])
+        said = spec.wish(model, stage)
+        wish = said.settled(formats[model, stage], own[model]).on(gpus.get((model, stage), said.gpus))
         most = max(count, spec.replicas(model, stage)[1])
         spec.stages[f"{model}.{stage}"] = replace(wish, replicas=Range(count, most))
 

@@ -37,7 +37,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=worker_environment(gpu),
+                env=worker_environment(() if gpu is None else (gpu,)),
             )
 
     def __enter__(self) -> Self:

@@ -77,7 +77,8 @@ def set_up(spec: Spec, wish: Wish) -> Setup:
     profiles = list(inputs.request.profiles)
     for name, rows in declared(spec, workload, inputs.request.gpus).items():
         profiles = [row for row in profiles if row.model != name] + rows
-    request = replace(inputs.request, workload=workload, profiles=tuple(profiles), max_gpus_per_replica=1)
+    rules = tuple(replace(rule, gpus=None) for rule in inputs.request.rules)
+    request = replace(inputs.request, workload=workload, profiles=tuple(profiles), rules=rules, max_gpus_per_replica=1)
     book = Book(request.profiles, request.facts, request.gpus)
     times, fits = _Times(book, precisions_of(request)), fits_of(request, book)
     roles = [Role(model, stage) for model, names_ in stages.items() for stage in names_]
@@ -87,7 +88,13 @@ def set_up(spec: Spec, wish: Wish) -> Setup:
         request = as_planned(request, plan)
         times, fits, seating = _Times(book, precisions_of(request)), fits_of(request, book), seating_of(plan)
     scenario = _scenario(spec, wish, trace, (stages, slo, nodes), times, (fits, seating))
-    return Setup(scenario, [*inputs.warnings, *([said] if said else [])], request)
+    return Setup(scenario, [*inputs.warnings, *_unheeded(spec), *([said] if said else [])], request)
+
+
+def _unheeded(spec: Spec) -> list[str]:
+    """Warnings about keys that the simulation does not follow."""
+    wide = [key for key, wish in spec.stages.items() if wish.gpus > 1]
+    return [f"stages.{key}.gpus_per_replica is not simulated: each worker has one GPU" for key in wide]
 
 
 def _local(spec: Spec, wish: Wish, trace: Trace | None, slo: dict[str, float]) -> Setup:
@@ -113,7 +120,7 @@ def _local(spec: Spec, wish: Wish, trace: Trace | None, slo: dict[str, float]) -
     precisions = {Role(name, stage): own_formats[name] for name, names in stages.items() for stage in names}
     times = _Times(book, precisions, local=_commonest(rows))
     nodes = local_fleet(wish.workers or spec.policy.workers, bounds)
-    return Setup(_scenario(spec, wish, trace, (stages, slo, nodes), times), [])
+    return Setup(_scenario(spec, wish, trace, (stages, slo, nodes), times), _unheeded(spec))
 
 
 def _scenario(

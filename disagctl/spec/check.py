@@ -6,12 +6,13 @@ from typing import Final
 
 from disagctl.spec.check_models import check_models, known_stages
 from disagctl.spec.check_resources import check_resources
-from disagctl.spec.infra import check_infra
+from disagctl.spec.infra import LOCAL, check_infra
 from disagctl.spec.locate import is_file
 from disagctl.spec.nodes import Map, Problem, line_of, shown
 from disagctl.spec.schema import Spec, Workload
 from disagctl.spec.suggest import did_you_mean
 from planner.precision import unfit
+from stages.models.cards import SPREADABLE
 
 NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")  # also part of host names, ids and folder names
 _SECRET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -100,11 +101,11 @@ def _precisions(spec: Spec, tree: Map) -> None:
 def _spread(spec: Spec, tree: Map) -> None:
     for key, wish in spec.stages.items():
         line = line_of(tree, "stages", key, "gpus_per_replica")
-        if wish.gpus_per_replica > 1 and not key.endswith("denoise"):
+        if wish.gpus > 1 and key.rpartition(".")[2] != SPREADABLE:
             raise Problem(line, f"{shown(key)} cannot be spread over several GPUs", "only denoise can", "remove it")
-        if wish.gpus_per_replica > 1 and spec.infra != ["local"]:
-            why = "this version rents no nodes for workers with several GPUs each"
-            raise Problem(line, "gpus_per_replica is for infra: local", why, "remove it")
+        if wish.gpus & (wish.gpus - 1) and spec.infra != [LOCAL]:
+            why = "a plan packs them onto nodes by powers of two"
+            raise Problem(line, f"gpus_per_replica cannot be {wish.gpus} on rented nodes", why, "write 2, 4 or 8")
 
 
 def _networks(spec: Spec, tree: Map) -> None:

@@ -115,20 +115,30 @@ class StageWish(_Section):
     """What one stage runs on, how many workers it may have, and how they hold its weights.
 
     ``precision``: of several the plan chooses, and without a plan the first is taken; ``auto``: the model's ``dtype``.
-    ``offload``: the weights stay in the host's memory. ``gpus_per_replica``: GPUs of a node that compute a request.
+    ``offload``: the weights stay in the host's memory. ``gpus_per_replica``: GPUs of a node that compute a request; None: one
+    here, as the plan says elsewhere.
     """
 
     resources: Resources = field(default_factory=Resources)
     replicas: Replicas = None  # None: one here, as many as the plan says elsewhere
     precision: Precision | list[Precision] = "auto"
     offload: bool = False
-    gpus_per_replica: Annotated[int, Meta(ge=1, le=8)] = 1
+    gpus_per_replica: Annotated[int, Meta(ge=1, le=8)] | None = None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of each worker."""
+        return self.gpus_per_replica or 1
 
     @property
     def precisions(self) -> tuple[str, ...]:
         """As workers and the planner call them (planner.precision)."""
         names = [self.precision] if isinstance(self.precision, str) else self.precision
         return tuple(dict.fromkeys(name + (OFFLOAD if self.offload else "") for name in names))
+
+    def on(self, gpus: int) -> "StageWish":
+        """With so many GPUs a worker."""
+        return self if gpus == self.gpus else msgspec.structs.replace(self, gpus_per_replica=gpus)
 
     def settled(self, precision: str, own: str) -> "StageWish":
         """With only the name that a plan chose of the list. ``own``: what ``auto`` is to the planner."""
@@ -296,5 +306,5 @@ class Spec(_Section):
             entry.adapter,
             msgspec.json.encode(options),
             precision,
-            1 if wish is None else wish.gpus_per_replica,
+            1 if wish is None else wish.gpus,
         )

@@ -81,7 +81,7 @@ def header(view: StatusView, *, now: float, history: Sequence[float] = ()) -> Te
     kept = [stage.slo_attainment for stage in view.stages if stage.slo_attainment is not None]
     if kept:
         text.append(f"  {percent(min(kept))} in time", style="default" if min(kept) >= PROMISED else "yellow")
-    if view.loop is not None and view.loop.mode != "static":
+    if view.loop is not None and (view.loop.mode != "static" or view.loop.off):
         text.append("\n").append_text(_loop(view.loop))
     counts = view.requests
     text.append(f"\n{counts.queued} queued · {counts.running} running · {counts.succeeded} done · ")
@@ -107,7 +107,7 @@ def _money(view: StatusView) -> Text:
 
 def _loop(loop: LoopView) -> Text:
     """How the fleet follows the load, and what made it move last."""
-    parts = [loop.mode]
+    parts = [f"{loop.mode}: {clean(loop.off)}" if loop.off else loop.mode]
     if loop.arrivals_per_min:
         parts.append(f"{sum(loop.arrivals_per_min.values()):.1f} arrive/min")
     if loop.switches:
@@ -125,9 +125,14 @@ def gpus_of(view: StatusView) -> dict[tuple[str, str], int]:
     """GPUs that each stage's workers are on; empty where there are none."""
     found: dict[tuple[str, str], set[tuple[str, int]]] = {}
     for worker in view.workers:
-        if worker.gpu is not None:
-            found.setdefault((worker.model, worker.stage), set()).add((worker.node, worker.gpu))
+        if on_gpus(worker):
+            found.setdefault((worker.model, worker.stage), set()).update((worker.node, gpu) for gpu in on_gpus(worker))
     return {role: len(places) for role, places in found.items()}
+
+
+def on_gpus(worker: WorkerView) -> list[int]:
+    """All GPUs that it is on; none on a CPU."""
+    return worker.on_gpus or ([] if worker.gpu is None else [worker.gpu])
 
 
 def stage_table(
@@ -162,7 +167,7 @@ def worker_table(workers: Iterable[WorkerView], *, several: bool) -> Table:
     """A row a worker; the last column says what keeps it from being ready."""
     made = table("WORKER", "STAGE", "STATE", "GPU", "LOAD", "MEMORY", "", right=("LOAD", "MEMORY"))
     for worker in workers:
-        gpu = NOTHING if worker.gpu is None else str(worker.gpu)
+        gpu = ",".join(map(str, on_gpus(worker))) or NOTHING
         if worker.gpus > 1:
             gpu = f"{gpu} ({worker.degree or 0} of {worker.gpus})"
         memory = nbytes(worker.rss_bytes) if worker.rss_bytes else NOTHING

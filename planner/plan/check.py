@@ -168,3 +168,5 @@ def _rules(request: PlanRequest, plan: Plan) -> Iterator[str]:
                 yield f"{rule.stage} on {row.offer}, which its resources do not allow"
             if rule.max_gpus is not None and row.gpus_per_replica > rule.max_gpus:
                 yield f"{rule.stage} on {row.gpus_per_replica} GPUs a replica"
+            if rule.gpus is not None and row.gpus_per_replica != rule.gpus:
+                yield f"{rule.stage} on {row.gpus_per_replica} GPUs a replica instead of {rule.gpus}"

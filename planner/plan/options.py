@@ -117,7 +117,10 @@ def _on_gpu(
     if card is None:
         return [], f"no facts about {gpu} (memory, peak)"
     made: list[Option] = []
-    why = "no profile, and nothing to estimate from"
+    exactly = next((rule.gpus for rule in rules if rule.gpus is not None), 1)
+    why = (
+        "no profile, and nothing to estimate from" if exactly == 1 else f"no profile of it on {exactly} GPUs a replica"
+    )
     for precision in _precisions(spec, bundle, rules):
         for gpus in _counts(request, book, spec.name, bundle, gpu, precision, largest, rules):
             shapes = {k: request.workload.classes[k].shape for k in classes}
@@ -163,11 +166,12 @@ def _counts(
     largest: int,
     rules: list[StageRule],
 ) -> Iterator[int]:
-    """GPUs per replica: one, and powers of two for which every stage (or the bundle itself) has rows."""
+    """GPUs per replica: one, and powers of two for which every stage (or the bundle itself) has rows; as the rules have it."""
     most = min([request.max_gpus_per_replica, largest] + [rule.max_gpus for rule in rules if rule.max_gpus is not None])
     named = book.gpu_counts(model, "+".join(bundle), gpu, precision)
     formats = of_stages(precision, bundle)
     each = set.intersection(*(book.gpu_counts(model, stage, gpu, name) for stage, name in formats.items()))
+    exactly = {rule.gpus for rule in rules if rule.gpus is not None}
     for gpus in sorted({1} | named | each):
-        if gpus <= most and gpus & (gpus - 1) == 0:
+        if gpus <= most and gpus & (gpus - 1) == 0 and exactly <= {gpus}:
             yield gpus

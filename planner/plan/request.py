@@ -23,7 +23,7 @@ class StageRule(msgspec.Struct, frozen=True):
     ``accelerators``: only these. ``spot``: True: spot only, False: on-demand only. ``replicas_min``/``replicas_max``:
     bounds on the replicas that serve the stage, in bundles too. ``max_gpus``: GPUs of one replica, at most.
     ``kinds``: only offers of these kinds (Offer.kind). ``precisions``: how its weights may be held (planner.precision), in
-    place of the model's; ``auto`` is the model's own.
+    place of the model's; ``auto`` is the model's own. ``gpus``: of one replica, exactly.
     """
 
     model: str
@@ -35,6 +35,7 @@ class StageRule(msgspec.Struct, frozen=True):
     max_gpus: int | None = None
     kinds: tuple[str, ...] | None = None
     precisions: tuple[str, ...] | None = None
+    gpus: int | None = None
 
 
 class Quota(msgspec.Struct, frozen=True):

@@ -89,8 +89,22 @@ def _uncovered(scene: Scene, k: int) -> Infeasible:
             f"{label}: no offered GPU is among those that the specification allows",
             "allow more",
         )
+    wide = next((r.gpus for r in request.rules if (r.model, r.stage) == (item.model, missing) and r.gpus), 1)
+    if wide > 1:
+        return _too_wide(request, label, wide)
     return Infeasible(
         "no_profile", "profile", f"{label}: no profile on any offered GPU, and nothing to estimate from — profile first"
+    )
+
+
+def _too_wide(request: PlanRequest, label: str, gpus: int) -> Infeasible:
+    """So many GPUs a replica are not to be had, or nobody has timed it on so many."""
+    if all(offer.count < gpus for offer in request.offers):
+        why = f"{label} is to have {gpus} GPUs of a node, and no offer has so many"
+        return Infeasible("infeasible", "gpus_per_replica", why, "lower gpus_per_replica, or offer larger nodes")
+    why = f"{label}: no profile has it on {gpus} GPUs a replica, and that is not estimated"
+    return Infeasible(
+        "no_profile", "profile", why, f"add rows with gpus={gpus} to the profiles, or lift gpus_per_replica"
     )
 
 
@@ -182,12 +196,15 @@ def _relaxations(request: PlanRequest) -> Iterator[tuple[str, str, str, PlanRequ
 def _rules(request: PlanRequest) -> Iterator[tuple[str, str, str, PlanRequest]]:
     """Each restriction of each stage, lifted."""
     change = msgspec.structs.replace
-    for field, constraint in (("replicas_max", "replicas"), ("accelerators", "accelerators"), ("spot", "spot")):
+    for field, constraint in (
+        ("replicas_max", "replicas"), ("accelerators", "accelerators"), ("spot", "spot"), ("gpus", "gpus_per_replica"),
+    ):  # fmt: skip
         for at, rule in enumerate(request.rules):
             if getattr(rule, field) is not None:
                 rules = (*request.rules[:at], change(rule, **{field: None}), *request.rules[at + 1 :])
-                why = f"{rule.model} {rule.stage}: {field} {getattr(rule, field)} does not carry the load"
-                yield constraint, why, f"lift {field} of stage {rule.stage}", change(request, rules=rules)
+                name = constraint if field == "gpus" else field
+                why = f"{rule.model} {rule.stage}: {name} {getattr(rule, field)} does not carry the load"
+                yield constraint, why, f"lift {name} of stage {rule.stage}", change(request, rules=rules)
 
 
 def enough(constraint: str, request: PlanRequest, found: Found) -> str:

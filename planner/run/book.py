@@ -153,6 +153,11 @@ class Book:
         waiting = self._waiting.get(role)
         return len(waiting) if waiting is not None else 0
 
+    def idle(self, worker: str) -> bool:
+        """Whether the worker is known, and has no tasks."""
+        known = self.workers.get(worker)
+        return known is not None and not known.leases
+
     def leased(self, role: Role) -> Iterator[Lease]:
         """Tasks out with workers of the role."""
         for worker in self.workers.values():

@@ -1,7 +1,8 @@
 """Which worker goes where and becomes what: from the wanted counts per role and the nodes there are. Pure.
 
 A *slot* is a place for one worker process, named after what it runs on (``gpu0``, ``gpu0-1`` for a second worker that
-shares it, ``cpu3``), so that the process may change its role and keep its name. What a worker is for is the head's wish.
+shares it, ``gpu4_5`` for one that has two, ``cpu3``), so that the process may change its role and keep its name. What a
+worker is for is the head's wish.
 """
 
 import re
@@ -14,7 +15,7 @@ import msgspec
 from planner.domain import Offer, Role
 
 UNKNOWN: Final = Role("", "")  # of a worker that has not said what it has loaded
-_SLOT: Final = re.compile(r"gpu(\d+)(?:-\d+)?")
+_SLOT: Final = re.compile(r"gpu(\d+(?:_\d+)*)(?:-\d+)?")
 
 
 Place = tuple[str, int | None]
@@ -46,12 +47,17 @@ class NodeRoom(msgspec.Struct, frozen=True):
 
 
 class SlotPlan(msgspec.Struct, frozen=True):
-    """A worker in a slot of a node, and its role."""
+    """A worker in a slot of a node, and its role. ``gpu``: the first of those it is on."""
 
     node: str
     slot: str
     role: Role
     gpu: int | None = None
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """All GPUs it is on; none on the CPU."""
+        return slot_gpus(self.slot)
 
 
 class Seat(msgspec.Struct, frozen=True):
@@ -63,10 +69,15 @@ class Seat(msgspec.Struct, frozen=True):
     leaving: bool = False
 
 
-def slot_gpu(slot: str) -> int | None:
-    """The GPU's index that a slot is on; None: the CPU."""
+def slot_gpus(slot: str) -> tuple[int, ...]:
+    """Indices of the GPUs that a slot is on; none: the CPU."""
     found = _SLOT.fullmatch(slot)
-    return int(found[1]) if found else None
+    return tuple(int(part) for part in found[1].split("_")) if found else ()
+
+
+def slot_gpu(slot: str) -> int | None:
+    """The first of them; None: the CPU."""
+    return next(iter(slot_gpus(slot)), None)
 
 
 def by_worth(seats: Iterable[Seat]) -> list[SlotPlan]:

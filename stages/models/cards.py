@@ -16,6 +16,7 @@ from stages.models.base import ModelCard, ModelError
 
 EMBEDDED_GUIDANCE: Final = frozenset({"FluxPipeline", "Flux2Pipeline", "HunyuanVideoPipeline"})  # the scale is an input
 STAGES: Final = ("encode", "denoise", "decode")
+SPREADABLE: Final = STAGES[1]  # over several GPUs
 # Stages of a pipeline with two experts, of which one denoises down to a boundary and the other from there on (Wan 2.2
 # A14B), and the component that each owns. The stages take the place of ``denoise`` where the spec wants it.
 EXPERTS: Final = {"denoise_high": "transformer", "denoise_low": "transformer_2"}

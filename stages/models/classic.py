@@ -50,6 +50,9 @@ class ClassicAdapter:
         if stage not in family.components:
             msg = f"{family.pipeline_class} has no stage {stage!r}; it has {', '.join(family.components)}"
             raise ModelError(msg)
+        if source.ranks > 1:
+            msg = f"{source.name} ({family.pipeline_class}) cannot be spread over several GPUs: remove gpus_per_replica"
+            raise ModelError(msg)
         check_precision(source.precision, stage, where)
         fetch(source, folder, family.components[stage])
         pipe = _load(family, stage, folder, source, where)

@@ -16,7 +16,7 @@ from stages.models import batch, experts
 from stages.models import snapshot as snapshots
 from stages.models.base import File, Job, ModelCard, ModelError, RequestError, StageModel
 from stages.models.blocks import StagePlan, is_loop, open_pipeline, plan_stage, steps_in_order
-from stages.models.cards import EXPERTS, INDEX, STAGES, read_card, read_config
+from stages.models.cards import EXPERTS, INDEX, SPREADABLE, STAGES, read_card, read_config
 from stages.models.checks import check, input_image
 from stages.models.guidance import Guidance
 from stages.models.loading import (
@@ -77,7 +77,7 @@ class ModularAdapter:
         loaded = ModularStage(card, plan, load_stage(full, plan, folder, source, where), where)
         if source.ranks == 1:
             return loaded
-        check_spreadable(source, stage, STAGES[1])
+        check_spreadable(source, stage, SPREADABLE)
         return SpreadStage(loaded, source, stage, where)
 
 

@@ -65,6 +65,10 @@ class StageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fail_prompt: str | None = None
     crash_prompt: str | None = None
 
+    def share_of(self, gpus: int) -> float:
+        """How long a step takes on so many GPUs, over what it takes on one."""
+        return 1 / gpus + (gpus - 1) * self.exchange
+
 
 def parse(options: bytes) -> dict[str, StageOptions]:
     """The stages and their options, in pipeline order. Raises ModelError naming the key at fault."""
@@ -205,9 +209,8 @@ class SyntheticJob:
     def wait(self, batch: int = 1) -> None:
         """Let a step's time pass, of so many requests at once."""
         if self._pause_s:
-            options, gpus = self._stage.options, self._degree
-            spread = 1 / gpus + (gpus - 1) * options.exchange
-            self._due_s += self._pause_s * (1 + (batch - 1) * options.batch_growth) * spread
+            options = self._stage.options
+            self._due_s += self._pause_s * (1 + (batch - 1) * options.batch_growth) * options.share_of(self._degree)
             time.sleep(max(0.0, self._due_s - time.monotonic()))
 
     def spread(self, degree: int) -> None:

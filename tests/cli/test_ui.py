@@ -84,6 +84,8 @@ def test_what_the_loop_does_and_costs() -> None:
     assert lines[2] == "hybrid · 11.0 arrive/min · 4 switches · pinned denoise=3 · waits 1m 30s · the work has changed"
     still = view(loop=LoopView("static", why="x"))
     assert "static" not in text(service_status(still, now=0.0))
+    off = view(loop=LoopView("static", off="denoise has 2 GPUs a worker"))
+    assert text(service_status(off, now=0.0)).splitlines()[2] == "static: denoise has 2 GPUs a worker"
 
 
 def test_changes_are_told_once() -> None:
@@ -117,6 +119,15 @@ def test_over_how_many_of_its_gpus_a_worker_spreads_its_task() -> None:
     shown = text(service_status(view(workers=workers), now=0.0))
     assert "(0 of 2)" in shown
     assert "(2 of 2)" in shown
+
+
+def test_a_worker_is_on_all_its_gpus() -> None:
+    wide = WorkerView("n1.gpu4_5.1", "n1", "m", "denoise", "ready", 1, False, gpu=4, gpus=2, degree=2, on_gpus=[4, 5])
+    shown = text(service_status(view(stages=[StageView("m", "denoise", 1, 1)], workers=[wide]), now=0.0)).splitlines()
+    assert any("4,5 (2 of 2)" in line for line in shown)
+    heading = next(line for line in shown if line.startswith("STAGE"))
+    row = next(line for line in shown if line.startswith("denoise"))
+    assert row[: heading.index("GPUS") + 4].split()[-1] == "2"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,9 @@ def crash_head(world: World) -> None:
     if world.clockwork.rng.random() < 0.3:
         world.version += 1
         world.say("the spec's model options change")
+    if world.width:
+        world.width = world.clockwork.rng.randint(1, 4)
+        world.say(f"the spec has {world.width} GPUs a worker")
     world.crash_head()
 
 

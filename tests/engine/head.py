@@ -15,9 +15,9 @@ from planner.run.ledger import Ledger
 from planner.run.orders import Job, Times
 from planner.run.policies import make
 from stages.link import SEQ_BYTES, Counter, frames_of
-from stages.protocol import AgentMessage, AgentOrder, Artifact, HeadMessage, ModelSource, Who, WorkerMessage
+from stages.protocol import AgentMessage, AgentOrder, Artifact, HeadMessage, ModelSource, Who, Wishes, WorkerMessage
 from tests.engine.pipeline import ENCODER
-from tests.engine.rules import check_book
+from tests.engine.rules import check_book, check_wishes
 
 if TYPE_CHECKING:
     from tests.engine.world import World
@@ -125,6 +125,7 @@ class Head:
         self.roster = Roster(dict(world.wanted))
         source = ModelSource("m", "synthetic", options=b"%d" % world.version)
         sources = dict.fromkeys(world.wanted, source)
+        self.roster.widths = {role: world.width for role in list(world.wanted)[1:2] if world.width > 1}
         self.engine = Engine(
             self.ledger, self.roster, 0, sources, 0 if world.synchronous else 2, lambda: world.clockwork.now
         )
@@ -198,6 +199,9 @@ class Head:
     # --- the hub ---
 
     def send(self, peer: str, message: HeadMessage | AgentOrder) -> None:
+        if isinstance(message, Wishes):
+            planned = {plan.slot for plan in self.roster.plans if plan.node == peer}
+            check_wishes(message, planned, {w.slot for w in self.roster.workers.values() if w.node == peer})
         self._outgoing.setdefault(peer, []).append(message)
 
     def receive(self, peer: str, frame: bytes) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from planner.run.fleet import slot_gpus
 from stages.link import SEQ_BYTES, Counter, frames_of
 from stages.protocol import (
     PROTOCOL_VERSION,
@@ -110,6 +111,10 @@ class Node:
         self.world.clockwork.after(POLL_S, self._poll)
 
     def _start(self, action: Start) -> None:
+        for other in self.procs.values():
+            gpus = slot_gpus(other.slot)
+            shared = max(len(gpus), len(action.gpus)) > 1 and not set(gpus).isdisjoint(action.gpus)
+            assert not shared or other.slot in self.book.slots, f"{action.worker} begins on GPUs of {other.id}"
         proc = Proc(self.world, self.id, action.slot, action.worker, 1)
         self.procs[proc.id] = proc
         self.world.procs[proc.id] = proc

@@ -1,7 +1,11 @@
-"""What has to hold of a ledger between any two events."""
+"""What has to hold of a ledger between any two events, and of what agents are told."""
+
+from collections.abc import Collection
+from itertools import combinations
 
 from planner.domain import Role
 from planner.run.ledger import Ledger
+from stages.protocol import Wishes
 
 
 def check_book(book: Ledger) -> None:
@@ -65,3 +69,13 @@ def at_rest(book: Ledger) -> None:
     for worker in book.workers.values():
         assert not worker.leases, f"{worker.id} still has leases"
         assert not worker.outputs, f"{worker.id} still holds outputs"
+
+
+def check_wishes(told: Wishes, planned: Collection[str], there: Collection[str]) -> None:
+    """Whoever has several GPUs shares them with nobody who has several. None is to begin beside one who is still to leave."""
+    for one, other in combinations(told.workers, 2):
+        wide = (len(one.gpus) > 1) + (len(other.gpus) > 1)
+        if wide and not set(one.gpus).isdisjoint(other.gpus):
+            both = {one.slot, other.slot}
+            fair = wide == 1 if both <= set(planned) else both <= set(there)
+            assert fair, f"{one.slot} beside {other.slot}, planned are {planned}"

@@ -138,3 +138,61 @@ def test_a_role_that_does_not_load_leaves_what_was_made_before() -> None:
     bench.hear(denoiser, wire.RoleFailed(DECODE, "out of memory"))
     assert bench.ledger.requests["a"].outputs[0].ref == TaskRef("a", "denoise", ref.epoch)
     assert bench.roster.workers[denoiser].why == "out of memory"
+
+
+def test_whoever_gets_several_gpus_is_not_wished_for_before_they_are_left() -> None:
+    bench = Bench(wanted={ENCODE: 1, DENOISE: 2})
+    gpus = tuple(wire.GpuInfo(n, "H200", 1) for n in range(3))
+    bench.hear("n1", wire.AgentHello(wire.PROTOCOL_VERSION, "n1", "h", 1, 8, 1, gpus))
+    slots = [wish.slot for wish in bench.wished()]
+    assert slots == ["gpu0", "gpu1", "gpu2"]
+    names = [f"n1.{slot}.1" for slot in slots]
+
+    def beat(*workers: str) -> None:
+        bench.hear("n1", wire.AgentBeat(1, tuple(wire.WorkerVitals(w, w[3:7], 1, "running") for w in workers)))
+
+    beat(*names)
+    for name in names:
+        bench.hear(name, wire.Hello(wire.PROTOCOL_VERSION, name, "n1", 1))
+        bench.hear(name, wire.RoleReady(bench.roster.workers[name].role or ENCODE, 1.0))
+    assert {w.slot: w.role for w in bench.roster.workers.values()} == {"gpu0": ENCODE, "gpu1": DENOISE, "gpu2": DENOISE}
+    refs = [bench.submit(name, ("denoise",)) for name in "ab"]
+    assert all(refs)
+
+    bench.roster.widths = {DENOISE: 2}
+    bench.want(encode=1, denoise=1)
+    assert [plan.slot for plan in bench.roster.plans] == ["gpu0", "gpu1_2"]
+    assert sorted(bench.roster.draining) == names[1:]
+    assert [wish.slot for wish in bench.wished()] == slots, "they compute"
+    bench.hear("n1", wire.AgentBeat(1, (wire.WorkerVitals(names[1], "gpu1", 1, "exited", 0),)))
+    assert [wish.slot for wish in bench.wished()] == ["gpu0", "gpu2"]
+    bench.hear("n1", wire.AgentBeat(1, (wire.WorkerVitals(names[2], "gpu2", 1, "exited", 0),)))
+    wide = bench.wished()[1]
+    assert (wide.slot, wide.gpus) == ("gpu1_2", (1, 2))
+
+
+def test_one_that_only_holds_results_does_not_keep_others_from_its_gpu_for_long() -> None:
+    bench = Bench(wanted={ENCODE: 1})
+    bench.hear("n1", wire.AgentHello(wire.PROTOCOL_VERSION, "n1", "h", 1, 8, 1, (wire.GpuInfo(0, "H200", 1),) * 1))
+    worker = "n1.gpu0.1"
+    vitals = (wire.WorkerVitals(worker, "gpu0", 1, "running"),)
+    bench.hear("n1", wire.AgentBeat(1, vitals))
+    bench.hear(worker, wire.Hello(wire.PROTOCOL_VERSION, worker, "n1", 1))
+    bench.hear(worker, wire.RoleReady(ENCODE, 1.0))
+    ref = bench.submit("a", STAGES)
+    assert ref is not None
+    bench.hear(worker, wire.Done(ref, 1.0, offer=wire.Offer(ref.key, b"", (), ())))
+    both = (wire.GpuInfo(0, "H200", 1), wire.GpuInfo(1, "H200", 1))
+    bench.hear("n1", wire.AgentHello(wire.PROTOCOL_VERSION, "n1", "h", 1, 8, 1, both, vitals))
+    bench.roster.widths = {DENOISE: 2}
+    bench.want(denoise=1)  # which should fetch it
+    assert [wish.slot for wish in bench.wished()] == ["gpu0"]
+    for _ in range(100):
+        bench.now += 0.5
+        bench.hear(worker, wire.Beat(1))
+        bench.hear("n1", wire.AgentBeat(1, vitals))
+        bench.engine.tick()
+    assert bench.roster.workers[worker].doomed
+    bench.hear("n1", wire.AgentBeat(1, (wire.WorkerVitals(worker, "gpu0", 1, "exited", -9),)))
+    assert [wish.slot for wish in bench.wished()] == ["gpu0_1"]
+    assert bench.ledger.requests["a"].at == 0, "it is made again"

@@ -1,6 +1,7 @@
 """Whole services on virtual time, with faults drawn from a seed; a failure names it. ``DISAGCTL_SEEDS=5000`` tries more."""
 
 import os
+from functools import partial
 
 import pytest
 
@@ -27,6 +28,18 @@ def test_every_promise_holds_when_what_is_held_fits_no_single_message(
     monkeypatch.setattr(core, "HELLO_BYTES", 1)
     for seed in range(chunk, 80, 4):
         make(seed, most=9).play(faults.END_S)
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_every_promise_holds_while_workers_get_several_gpus_and_lose_them_again(chunk: int) -> None:
+    for seed in range(chunk, SEEDS // 2, 4):
+        world = World(
+            seed, wanted=((1, 2, 1), (2, 1, 2))[seed % 2], nodes=((8, 8), (12,))[seed % 2], width=1 + seed % 3
+        )
+        faults.draw(world, most=9)
+        for at_s in (8.0, 20.0):
+            world.clockwork.at(at_s, partial(faults.crash_head, world))
+        world.play(faults.END_S)
 
 
 def test_the_same_seed_gives_the_same_history() -> None:

@@ -46,13 +46,14 @@ class World:
     def __init__(
         self, seed: int, *, requests: int = 24, wanted: tuple[int, ...] = (1, 3, 2), nodes: tuple[int, ...] = (4, 2),
         stages: tuple[str, ...] = STAGES, synchronous: bool = False, over_s: float = 15.0, talk: bool = False,
-        batch: int = 1, batch_wait_s: float = 0.0, dispatch: DispatchConfig | None = None,
+        batch: int = 1, batch_wait_s: float = 0.0, dispatch: DispatchConfig | None = None, width: int = 0,
     ) -> None:  # fmt: skip
         self.seed, self.talk = seed, talk
         self.clockwork = Clockwork(seed)
         self.stages, self.synchronous = stages, synchronous
         self.wanted = {Role("m", stage): count for stage, count in zip(stages, wanted, strict=True)}
         self.dispatch = dispatch
+        self.width = width  # GPUs of a worker of the second stage, as the spec has it at the time; 0: one, always
         self.version = 0
         self.batch, self.batch_wait_s = batch, batch_wait_s
         self.batches: list[tuple[str, int]] = []

@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from disagctl.control_config import Known, first_counts, places, policy_config, role_bounds, within
-from disagctl.head import model_infos
+from disagctl.control_config import (
+    Known,
+    first_counts,
+    loop_off,
+    places,
+    policy_config,
+    role_bounds,
+    widths_of,
+    within,
+)
+from disagctl.head import model_infos, sources_of
 from disagctl.shapes import shape_of
 from disagctl.spec import Spec, parse_spec
 from planner.domain import Role, Shape
@@ -55,6 +64,17 @@ def test_a_number_is_fixed_a_range_is_a_choice_and_nothing_is_at_least_one() -> 
 )
 def test_how_many_workers_this_machine_holds(more: str, gpus: int, room: int) -> None:
     assert places(spec(more), bounds(more), gpus) == room
+
+
+def test_with_several_gpus_a_worker_counts_stay_as_they_are_where_there_are_gpus() -> None:
+    made = spec("stages: {denoise: {gpus_per_replica: 4, replicas: 1..3}}")
+    infos = model_infos(made, 0.0)
+    widths = widths_of(sources_of(made, infos))
+    assert widths == {DENOISE: 4}
+    assert loop_off(made, widths, 8) == "denoise has 4 GPUs a worker"
+    assert loop_off(made, widths, 0) == loop_off(made, {}, 8) == ""
+    known = Known(made, Path("service.yaml"))
+    assert policy_config(made, role_bounds(made, infos), known, {}, "why").mode == "static"
 
 
 def test_what_is_left_goes_to_the_smallest_first() -> None:

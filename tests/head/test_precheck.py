@@ -11,6 +11,7 @@ import pytest
 from disagctl import lifecycle, precheck
 from disagctl.errors import InfeasibleError, SpecError, UsageError
 from disagctl.spec import Spec, parse_spec
+from stages.protocol import GpuInfo
 
 TEXT = """
 name: checked
@@ -62,6 +63,19 @@ def test_a_store_that_takes_nothing(tmp_path: Path, home: Path) -> None:
     with pytest.raises(UsageError) as caught:
         up(spec(tmp_path, f"transport: {{mode: relay, relay: 'file://{tmp_path}/file/below'}}"))
     assert caught.value.error_code == "relay_failed"
+    assert nothing_was_made(home)
+
+
+def test_more_gpus_a_worker_than_there_are(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for more, here, why in (
+        ("{gpus_per_replica: 4}", 2, "1 of denoise with 4 GPUs: 4 GPUs, of 2"),
+        ("{gpus_per_replica: 2, replicas: 3..9}", 4, "3 of denoise with 2 GPUs: 6 GPUs, of 4"),
+    ):
+        monkeypatch.setattr(precheck, "gpus", lambda here=here: (GpuInfo(0, "H200", 1 << 37),) * here)
+        with pytest.raises(InfeasibleError, match=why) as caught:
+            up(spec(tmp_path, f"stages: {{denoise: {more}}}"))
+        assert (caught.value.error_code, caught.value.exit_code) == ("too_few_gpus", 4)
+        assert "gpus_per_replica" in str(caught.value)
     assert nothing_was_made(home)
 
 

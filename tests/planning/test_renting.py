@@ -99,7 +99,11 @@ def test_what_this_version_cannot_start_is_refused(shop: Path, cli: Cli, tmp_pat
     saved = tmp_path / "plan.json"
     saved.write_text(json.dumps(plan))
     code, _, err = cli("up", str(shop), "--plan", str(saved), "-y")
-    assert (code, "gpus_per_replica" in err) == (4, True)
+    assert (code, "the plan has denoise on 2 and on 1 GPUs a replica" in err) == (4, True)
+    row["stage"], plan["rows"][-1]["stage"] = "decode", "denoise"
+    saved.write_text(json.dumps(plan))
+    code, _, err = cli("up", str(shop), "--plan", str(saved), "-y")
+    assert (code, "spread nothing but denoise" in err) == (4, True)
     del plan["rows"][0]["utilisation"]
     saved.write_text(json.dumps(plan))
     code, _, err = cli("up", str(shop), "--plan", str(saved), "-y")

@@ -40,7 +40,7 @@ CASES = {
     "no precision": (HEAD + "stages:\n  denoise:\n    precision: []", 6, "empty list"),
     "quantised VAE": (HEAD + "stages:\n  decode: {precision: int8}", 5, "not quantised"),
     "spread decode": (HEAD + "stages:\n  decode: {gpus_per_replica: 2}", 5, "only denoise can"),
-    "spread on rented nodes": (HEAD + "infra: aws\nstages:\n  denoise: {gpus_per_replica: 2}", 6, "infra: local"),
+    "spread on rented nodes": (HEAD + "infra: aws\nstages:\n  denoise: {gpus_per_replica: 3}", 6, "write 2, 4 or 8"),
     "options of a real model": ("name: x\nworkload: {rate: 1/s}\nmodel:\n  id: a/b\n  options: {expert: split}", 5, "expert"),
     "stage of experts": (
         "name: x\nworkload: {rate: 1/s}\nmodel: {id: a/b, options: {experts: split}}\nstages: {denoise: {}}", 4, "denoise_low",

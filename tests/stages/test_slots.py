@@ -1,6 +1,9 @@
 """Which worker processes an agent starts and ends, and when."""
 
+import pytest
+
 from stages.protocol import WorkerWish
+from stages.settings import rank_environment, worker_environment
 from stages.slots import LONGEST_PAUSE_S, SETTLED_S, Kill, SlotBook, Start
 
 SLOT = "m.encode.0"
@@ -18,7 +21,7 @@ def started(it: SlotBook, now: float) -> list[str]:
 
 def test_each_slot_is_filled_once() -> None:
     it = book(WorkerWish(SLOT, 3), WorkerWish("m.decode.0"))
-    assert it.actions(0.0) == [Start(SLOT, f"n1.{SLOT}.1", 3), Start("m.decode.0", "n1.m.decode.0.1", None)]
+    assert it.actions(0.0) == [Start(SLOT, f"n1.{SLOT}.1", (3,)), Start("m.decode.0", "n1.m.decode.0.1", ())]
     assert it.actions(0.1) == []
     it.wish([WorkerWish(SLOT, 3), WorkerWish("m.decode.0")])  # told again
     assert it.actions(0.2) == []
@@ -93,3 +96,28 @@ def test_an_unknown_death_changes_nothing() -> None:
     it = book()
     it.died("n1.other.0.1", 0.0)
     assert len(started(it, 0.0)) == 1
+
+
+def test_whoever_has_several_gpus_begins_when_all_of_them_are_free() -> None:
+    one, beside, both = WorkerWish("gpu4", 4), WorkerWish("gpu4-1", 4), WorkerWish("gpu4_5", 4, beside=(5,))
+    it = book(one, beside)
+    first, second = started(it, 0.0)
+    it.wish([both])
+    assert it.actions(1.0) == [Kill("gpu4", first), Kill("gpu4-1", second)]
+    it.died(first, 1.0)
+    assert it.actions(2.0) == [Kill("gpu4-1", second)]
+    it.died(second, 2.0)
+    assert it.actions(3.0) == [Start("gpu4_5", "n1.gpu4_5.1", (4, 5))]
+    it.wish([beside, WorkerWish("gpu6", 6)])
+    assert started(it, 4.0) == ["n1.gpu6.1"]
+    it.died("n1.gpu4_5.1", 5.0)
+    assert started(it, 5.0) == ["n1.gpu4-1.2"]
+
+
+def test_a_worker_and_its_ranks_see_its_gpus_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [worker_environment(gpus)["CUDA_VISIBLE_DEVICES"] for gpus in ((4, 5, 6, 7), (2,), ())]
+    assert shown == ["4,5,6,7", "2", ""]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    environments = [rank_environment(rank) for rank in (1, 3, None)]
+    assert [env and env["CUDA_VISIBLE_DEVICES"] for env in environments] == ["5", "7", "4,5,6,7"]
+    assert rank_environment(4) is None
