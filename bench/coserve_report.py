@@ -47,8 +47,8 @@ def _row(figure: Figure) -> str:
 def _coverage(found: Sequence[Outcome], name: str, gpus: int) -> str:
     ran = {one.point for one in found if (one.point.workload, one.point.gpus) == (name, gpus)}
     work = workload(name)
-    seeds = work.seeds.held_out if gpus == work.gpus[0] else work.seeds.held_out[:1]
     latency = not any(one.contender == "genserve" for one in found if one.point in ran)
+    seeds = work.seeds.held_out if latency or gpus == work.gpus[0] else work.seeds.held_out[:1]
     every = len(work.loads) * len(seeds) * (1 if latency else len(work.slo_scales))
 
     def listed(values: set[float] | set[int]) -> str:
