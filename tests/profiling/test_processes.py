@@ -59,6 +59,7 @@ def test_tiny_flux(tiny_model: TinyModel, tmp_path: Path) -> None:
     assert "denoise 64x64 4 steps" in done.stderr
 
 
+@pytest.mark.families
 def test_configs_without_weights(tiny_model: TinyModel, tmp_path: Path) -> None:
     model = tmp_path / "wan"
     shutil.copytree(tiny_model("wan"), model, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -89,6 +90,7 @@ def test_the_spec_of_a_synthetic_model(tmp_path: Path) -> None:
     assert float(first["seconds"]) >= 0.02 > float(second["seconds"])
 
 
+@pytest.mark.families
 @pytest.mark.timeout(420)  # four processes, each with torchao to import: a minute where nothing else runs
 def test_experts_and_precision(tiny_model: TinyModel, tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
