@@ -357,17 +357,22 @@ class FrontDesk:
         self._store.put(finish_item(row), told)
 
     def _ended(self, row: ItemRow) -> None:
-        if row.state == "succeeded":
-            now, request = self._engine.clock(), self._ledger.requests.get(row.id)
-            if request is not None:
-                self.latencies_s.append(now - request.submitted_s)
-                self._engine.watcher.finished(request, now - request.submitted_s, now)
-            self._ledger.published(row.id)
-            self.finished_at.append(now)
-        if row.job in self.book.live:
-            self.counts[row.state] += 1
+        if row.job in self.book.live:  # else it was taken back: nobody may hear of it
+            self._count(row)
             self.book.finish(row)
+        if row.state == "succeeded":
+            self._ledger.published(row.id)
         self._act_soon()
+
+    def _count(self, row: ItemRow) -> None:
+        self.counts[row.state] += 1
+        if row.state != "succeeded":
+            return
+        now, request = self._engine.clock(), self._ledger.requests.get(row.id)
+        self.finished_at.append(now)
+        if request is not None:
+            self.latencies_s.append(now - request.submitted_s)
+            self._engine.watcher.finished(request, now - request.submitted_s, now)
 
     def _act_soon(self) -> None:
         """Once for everything that this turn of the loop brings."""

@@ -471,34 +471,3 @@ class Knock(msgspec.Struct, frozen=True, tag="knock"):
 
 
 AgentOrder = Welcome | Who | Wishes | Shutdown | Peers | Knock
-
-
-# --- data sockets -------------------------------------------------------------------------------------------------
-
-
-class Get(msgspec.Struct, frozen=True, tag="get", array_like=True):
-    """Read ``length`` bytes at ``offset`` of tensor ``index`` of parcel ``key``. The answer is [Get, bytes]."""
-
-    key: str
-    index: int
-    offset: int
-    length: int
-
-
-class Put(msgspec.Struct, frozen=True, tag="put", array_like=True):
-    """Upload a chunk of an artefact: frames [Put, bytes]. ``total`` bytes in all, ``checksum`` of the whole."""
-
-    key: str
-    offset: int
-    total: int
-    checksum: int
-
-
-class DataError(msgspec.Struct, frozen=True, tag="error", array_like=True):
-    """The data server cannot serve this. code: gone | bad_request | full | failed."""
-
-    key: str
-    code: str
-
-
-DataMessage = Get | Put | DataError

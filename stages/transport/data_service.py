@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from stages.protocol import CHUNK_BYTES, DataError, Get, Put
-from stages.transport.messages import read_header
+from stages.protocol import CHUNK_BYTES
+from stages.transport.messages import DataError, Get, Put, read_header
 
 MAX_KEY_CHARS: Final = 512
 

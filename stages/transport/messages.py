@@ -1,12 +1,38 @@
-"""Reading a data message's first frame, from whoever it may be."""
+"""What is said on data sockets, and reading its first frame, from whoever it may be."""
 
 from typing import Final
 
 import msgspec
 
-from stages.protocol import DataError, DataMessage, Get, Put
-
 MAX_HEADER_BYTES: Final = 4096  # longer ones are not decoded
+
+
+class Get(msgspec.Struct, frozen=True, tag="get", array_like=True):
+    """Read ``length`` bytes at ``offset`` of tensor ``index`` of parcel ``key``. The answer is [Get, bytes]."""
+
+    key: str
+    index: int
+    offset: int
+    length: int
+
+
+class Put(msgspec.Struct, frozen=True, tag="put", array_like=True):
+    """Upload a chunk of an artefact: frames [Put, bytes]. ``total`` bytes in all, ``checksum`` of the whole."""
+
+    key: str
+    offset: int
+    total: int
+    checksum: int
+
+
+class DataError(msgspec.Struct, frozen=True, tag="error", array_like=True):
+    """The data server cannot serve this. code: gone | bad_request | full | failed."""
+
+    key: str
+    code: str
+
+
+DataMessage = Get | Put | DataError
 
 _decoder: Final[msgspec.msgpack.Decoder[DataMessage]] = msgspec.msgpack.Decoder(DataMessage)
 

@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from stages.protocol import CHUNK_BYTES, DataError, Get, Put, TensorDesc
-from stages.transport.messages import read_header
+from stages.protocol import CHUNK_BYTES, TensorDesc
+from stages.transport.messages import DataError, Get, Put, read_header
 
 WINDOW: Final = 4  # chunks in flight, at least
 MAX_WINDOW: Final = 48  # at most: bounds what a peer can make us hold, and stays below HWM_MESSAGES

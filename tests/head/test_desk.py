@@ -157,6 +157,7 @@ def test_what_cannot_be_written_was_never_there(tmp_path: Path, *, finished: boo
             assert not at.bench.ledger.requests
             assert not at.desk.book.live
             assert not any(at.desk.counts.values())
+            assert not at.desk.finished_at
             assert at.store.read("SELECT id FROM items") == []
             cancels = [message for message in at.bench.sent[WORKER] if isinstance(message, wire.Cancel)]
             assert bool(cancels) != finished

@@ -11,10 +11,11 @@ import msgspec
 import pytest
 import zmq
 
-from stages.protocol import MAX_DATA_BYTES, DataError, Get, Offer, Put, ZmqRoute
+from stages.protocol import MAX_DATA_BYTES, Offer, ZmqRoute
 from stages.transport.base import FetchError
 from stages.transport.data_server import DataServer
 from stages.transport.data_service import DataService, ServerStats
+from stages.transport.messages import DataError, Get, Put
 from tests.transport.kit import FakeSink, Keys, Site, parcel_of, same
 
 GET = msgspec.msgpack.encode(Get("k", 0, 0, 100))
