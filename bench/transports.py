@@ -2,8 +2,9 @@
 
 A hand-off is offer → the message that carries it → fetch and verify → acknowledgement, as in :mod:`bench.handoff`. All ways of
 a size take turns, so that whatever else the machine does hits all of them; ``auto`` is compared with the way of the least
-median within each round, and the median of these ratios counts. *near* is one host; *far* are two processes
-that take each other for strangers (no shared memory), over loopback.
+median within each round, and the median of these ratios counts. Every few rounds all outboxes are made anew: which pages a
+segment got makes the same way up to a third slower for as long as it is used. *near* is one host; *far* are two processes that
+take each other for strangers (no shared memory), over loopback.
 """
 
 import argparse
@@ -33,8 +34,10 @@ from stages.transport.outbox import MAX_INLINE_BYTES, HeldOutbox, Reach
 from stages.transport.segments import remove_service
 
 SIZES = (1 << 10, 1 << 20, 16 << 20, 64 << 20)
-ROUNDS = {1 << 10: 300, 1 << 20: 150, 16 << 20: 41, 64 << 20: 25}
+ROUNDS = {1 << 10: 300, 1 << 20: 150, 16 << 20: 42, 64 << 20: 24}
+BLOCKS = 6  # of these rounds, each with outboxes of its own
 WARM_UP = 10  # of each way: connections, slots, and what auto has to learn first
+WARM_AGAIN = 3  # in each block: a segment is quick from the third use on
 TRUSTED = ("127.0.0.0/8",)
 NEAR: tuple[TransportMode, ...] = ("inline", "shm", "zmq", "mooncake", "auto")
 FAR: tuple[TransportMode, ...] = ("inline", "zmq", "mooncake", "auto")
@@ -67,21 +70,11 @@ class Producer:
 
     def __init__(self, root: Path, stack: ExitStack) -> None:
         (public, secret), (peer, peer_secret) = keys(), keys()
-        engine = mooncake.start("127.0.0.1", TRUSTED)
+        self._root, self._keys, self._peer = root, (public, secret), peer
+        self._engine = mooncake.start("127.0.0.1", TRUSTED)
+        self._open = stack.enter_context(ExitStack())
         self.boxes: dict[Way, HeldOutbox] = {}
-        for where, modes in (("near", NEAR), ("far", FAR)):
-            for mode in modes:
-                if mode == "mooncake" and engine is None:
-                    continue
-                server = DataServer(public_key=public, secret_key=secret, peers=[peer])
-                box = HeldOutbox(
-                    mode, root / f"{where}-{mode}", "near", server.endpoint, public, 1 << 32, mooncake=engine
-                )
-                box.set_reach(Reach(here=where == "near", elsewhere=where == "far"))
-                server.start(box.read)
-                stack.callback(server.stop)
-                stack.callback(box.close)
-                self.boxes[where, mode] = box
+        self.renew()
         self.sock = stack.enter_context(stack.enter_context(zmq.Context()).socket(zmq.DEALER))
         self.sock.curve_server, self.sock.curve_publickey = True, public.encode()
         self.sock.curve_secretkey = secret.encode()
@@ -93,6 +86,22 @@ class Producer:
         child.stdin.flush()
         self.sock.recv()
         stack.callback(self.sock.send, b"")
+
+    def renew(self) -> None:
+        """Other outboxes for all ways, with other memory."""
+        self._open.close()
+        public, secret = self._keys
+        for where, mode in [("near", mode) for mode in NEAR] + [("far", mode) for mode in FAR]:
+            if mode == "mooncake" and self._engine is None:
+                continue
+            server = DataServer(public_key=public, secret_key=secret, peers=[self._peer])
+            directory = self._root / f"{where}-{mode}"
+            box = HeldOutbox(mode, directory, "near", server.endpoint, public, 1 << 32, mooncake=self._engine)
+            box.set_reach(Reach(here=where == "near", elsewhere=where == "far"))
+            server.start(box.read)
+            self._open.callback(server.stop)
+            self._open.callback(box.close)
+            self.boxes[where, mode] = box
 
     def hand_off(self, way: Way, key: str, parcel: Parcel) -> tuple[float, str]:
         """Seconds, and the transport that was used."""
@@ -121,12 +130,16 @@ def rounds(producer: Producer, size: int, scale: float) -> dict[Way, list[float]
     parcel = pack({"latents": Leaf((size,), "uint8", data)})
     ways = [way for way in producer.boxes if way[1] != "inline" or size <= MAX_INLINE_BYTES]
     times: dict[Way, list[float]] = {way: [] for way in ways}
-    for turn in range(WARM_UP + max(4, int(ROUNDS[size] * scale))):
-        random.Random(turn).shuffle(ways)
-        for way in ways:
-            took, _ = producer.hand_off(way, f"{way}{turn}", parcel)
-            if turn >= WARM_UP:
-                times[way].append(took)
+    each = max(1, int(ROUNDS[size] * scale) // BLOCKS)
+    for block in range(BLOCKS):
+        producer.renew()
+        warm_up = WARM_AGAIN if block else WARM_UP
+        for turn in range(warm_up + each):
+            random.Random(block << 16 | turn).shuffle(ways)
+            for way in ways:
+                took, _ = producer.hand_off(way, f"{way}{block}.{turn}", parcel)
+                if turn >= warm_up:
+                    times[way].append(took)
     return times
 
 
