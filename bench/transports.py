@@ -2,9 +2,9 @@
 
 A hand-off is offer → the message that carries it → fetch and verify → acknowledgement, as in :mod:`bench.handoff`. All ways of
 a size take turns, so that whatever else the machine does hits all of them; ``auto`` is compared with the way of the least
-median within each round, and the median of these ratios counts. Every few rounds all outboxes are made anew: which pages a
-segment got makes the same way up to a third slower for as long as it is used. *near* is one host; *far* are two processes that
-take each other for strangers (no shared memory), over loopback.
+median within each round, and the median of these ratios counts. Every few rounds all outboxes are made anew: the same way has
+been seen to take 1.4 times as long for as long as it used one segment, for which we have no reason but the pages that it got.
+*near* is one host; *far* are two processes that take each other for strangers (no shared memory), over loopback.
 """
 
 import argparse
